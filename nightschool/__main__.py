@@ -1,0 +1,92 @@
+"""`nightschool VERB [FILE.toml] [--field value ...]`: find the verb's stage, read its configuration, run it.
+
+The last line on stdout is one JSON object with the verb's headline numbers; all else goes to stderr. Exit
+codes: 0; 2 for a mistake of the caller's, with one line that names its mend; 130 and 143 after Ctrl-C and
+SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import shlex
+import signal
+import sys
+from types import FrameType
+
+from nightschool.config import Stopped, UserError, closest, parse
+
+VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config and main
+    "quickstart": "one whole day and one night on the embedded world, small enough for a CPU",
+    "tokenizer": "train the tokenizer on the world's text",
+    "pretrain": "read: train a model from scratch on raw text",
+    "sft": "go to school: train on conversations with worked answers",
+    "rl": "practise: try harder problems, learn from what a verifier says",
+    "night": "read about the day's news by asking itself questions; keep it only if nothing is lost",
+    "evaluate": "sit the exams: accuracy per skill on held-out problems, with intervals",
+    "report": "write one report.html from what the runs of a life wrote",
+    "chat": "talk to a model in the terminal",
+    "serve": "OpenAI-compatible server with a web page",
+}
+
+MENDS = {  # errors of the machine that the caller can mend; any other is ours and keeps its traceback
+    errno.ENOSPC: "free some space, then the same command goes on",
+    errno.EDQUOT: "free some space, then the same command goes on",
+    errno.EROFS: "choose a folder that can be written with --out",
+    errno.EACCES: "choose a folder that can be written with --out",
+    errno.EPERM: "choose a folder that can be written with --out",
+    errno.ENOTDIR: "choose a folder, not a file",
+    errno.EADDRINUSE: "choose another --port",
+}
+
+
+def usage() -> str:
+    lines = [f"  {verb:12}{sentence}" for verb, sentence in VERBS.items()]
+    return "\n".join(
+        ("usage: nightschool VERB [FILE.toml] [--field value ...]", "", *lines, "", "nightschool VERB --help")
+    )
+
+
+def run(argv: list[str]) -> None:
+    if not argv:
+        raise UserError(f"which verb? one of {' '.join(VERBS)}; see nightschool --help")
+    verb, *rest = argv
+    if verb in ("-h", "--help", "help"):
+        print(usage())
+        return
+    if verb not in VERBS:
+        raise UserError(f"unknown verb {verb!r}{closest(verb, list(VERBS)) or '; see nightschool --help'}")
+    stage = importlib.import_module(f"nightschool.stages.{verb}")
+    headline = stage.main(parse(stage.Config, rest, f"nightschool {verb}"))
+    if headline is not None:
+        print(json.dumps(headline), flush=True)
+
+
+def terminate(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        run(argv)
+    except UserError as error:
+        print(f"nightschool: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in MENDS:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        print(f"nightschool: {error.strerror}{where}; {MENDS[error.errno]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
+        print(f"\nstopped; to go on: {shlex.join(['nightschool', *argv])}", file=sys.stderr)
+        return 128 + signum
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The model as a sampler wants it: a KV cache of slots, a prefill, and a step that costs few operations.
+
+At small sizes the number of operations is the cost, so the decoder keeps weights of its own: projections of one input
+are one matrix; each norm's weight and sqrt(n) are folded into the matrix that follows; rotary partners lie side by
+side, so that a rotation is one complex product; what can be is done in place. But: no paging of the cache, no
+quantisation, one device.
+
+The cache is (layer, slot·G, key | value, column, D), float32 always: a CPU multiplies one row by a bfloat16 matrix slower.
+A slot's tokens fill its columns from 0. Active rows hold the first slots, so a layer's keys and values are slices.
+
+B rows, N tokens in a pass; C channels, H query heads, G key-value heads, D head dim.
+Source: gpt-fast (PyTorch) for the fused layout; the equations are model/transformer.py's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nightschool.model.transformer import Transformer
+
+Attend = Callable[
+    [int, Tensor], Tensor | None
+]  # (layer, rotated qkv (N, H + 2G, D) float32) -> (N, H·D); None: end here
+
+
+class Layer(NamedTuple):
+    """Matrices are (in, out), in the decoder's dtype."""
+
+    qkv: Tensor
+    qk_norm: Tensor  # (H + G, D) float32
+    o: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class Decoder:
+    """Computes with the weights a model had when it was last loaded."""
+
+    def __init__(self, model: Transformer, dtype: torch.dtype) -> None:
+        self.config = c = model.config
+        self.dtype = dtype
+        self.H, self.G, self.D = c.num_attention_heads, c.num_key_value_heads, c.head_dim
+        self.load(model)
+
+    @torch.inference_mode()
+    def load(self, model: Transformer) -> None:
+        """Copy the model's weights as they are now. Milliseconds where the model is small."""
+        assert model.config == self.config, f"the decoder was built for {self.config}, not {model.config}"
+        c, weights = self.config, {name: w.detach().float() for name, w in model.state_dict().items()}
+        C, H, G, D = c.hidden_size, self.H, self.G, self.D
+        device = weights["model.norm.weight"].device
+        partners = torch.arange(D, device=device).view(2, D // 2).t().reshape(-1)  # 0, D/2, 1, D/2 + 1, ...
+
+        def matrix(w: Tensor) -> Tensor:  # (out, in) -> (in, out), which a batch of one reads 1.6 times as fast
+            return w.t().to(self.dtype).contiguous()
+
+        def layer(i: int) -> Layer:
+            def get(*names: str) -> Tensor:
+                return torch.cat([weights[f"model.layers.{i}.{name}.weight"] for name in names])
+
+            qk = get("self_attn.q_proj", "self_attn.k_proj").view(H + G, D, C)[:, partners].reshape(-1, C)
+            qkv = torch.cat((qk, get("self_attn.v_proj"))) * get("input_layernorm") * math.sqrt(C)
+            gate_up = get("mlp.gate_proj", "mlp.up_proj") * get("post_attention_layernorm") * math.sqrt(C)
+            q_norm = get("self_attn.q_norm")[partners]  # its sqrt(D) cancels against the attention's scale
+            k_norm = get("self_attn.k_norm")[partners] * math.sqrt(D)
+            qk_norm = torch.cat((q_norm.expand(H, D), k_norm.expand(G, D)))
+            o, down = matrix(get("self_attn.o_proj")), matrix(get("mlp.down_proj"))
+            return Layer(matrix(qkv), qk_norm, o, matrix(gate_up), down)
+
+        self.layers = [layer(i) for i in range(c.num_hidden_layers)]
+        self.embed = weights["model.embed_tokens.weight"].to(self.dtype, copy=True)
+        head = weights["model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"]
+        self.head = matrix(head * weights["model.norm.weight"] * math.sqrt(C))
+        frequency = c.rope_theta ** -(torch.arange(0, D, 2, device=device).float() / D)
+        angle = torch.arange(c.max_position_embeddings, device=device).float()[:, None, None] * frequency
+        self.rotations = torch.polar(torch.ones_like(angle), angle)  # (context, 1, D/2) complex
+        self.floor = {n: torch.tensor(math.sqrt(n * c.rms_norm_eps), device=device) for n in (C, D)}
+
+    def norm(self, x: Tensor) -> Tensor:
+        """sqrt(|x|² + n·eps) over the last dimension of length n, float32: x over it is an RMSNorm without its
+        sqrt(n) and weight. Two short operations; torch's rms_norm is six on a CPU."""
+        return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).hypot_(self.floor[x.shape[-1]])
+
+    def forward(self, ids: Tensor, rotations: Tensor, attend: Attend) -> Tensor:
+        """ids (N,), rotations (N, 1, D/2) -> the residual stream after the last layer, (N, C)."""
+        N, num_rotated, D, dtype = len(ids), self.H + self.G, self.D, self.dtype
+        x = self.embed[ids]
+        for i, layer in enumerate(self.layers):
+            qkv = ((x / self.norm(x)).to(dtype) @ layer.qkv).float().view(N, -1, D)
+            qk = qkv[:, :num_rotated]
+            qk.div_(self.norm(qk)).mul_(layer.qk_norm)
+            torch.view_as_complex(qk.view(N, num_rotated, D // 2, 2)).mul_(rotations)
+            y = attend(i, qkv)
+            if y is None:
+                break
+            x.addmm_(y.to(dtype), layer.o)
+            gate, up = ((x / self.norm(x)).to(dtype) @ layer.gate_up).chunk(2, dim=-1)
+            x.addmm_(F.silu(gate, inplace=True).mul_(up), layer.down)
+        return x
+
+    @torch.inference_mode()
+    def reserve(self, cache: Tensor | None, slots: int, columns: int) -> Tensor:
+        """A cache of so many slots and columns; a narrower one is widened."""
+        if cache is None:
+            shape = len(self.layers), slots * self.G, 2, columns, self.D
+            return self.rotations.real.new_zeros(
+                shape
+            )  # not empty: what was never written is read, at probability zero
+        missing = columns - cache.shape[3]
+        return F.pad(cache, (0, 0, 0, missing)) if missing > 0 else cache
+
+    @torch.inference_mode()
+    def move(self, cache: Tensor, source: int, target: int, columns: int) -> None:
+        """Copy a slot's first columns to another slot."""
+        slots = cache.unflatten(1, (-1, self.G))
+        slots[:, target, :, :, :columns] = slots[:, source, :, :, :columns]
+
+    @torch.inference_mode()
+    def prefill(self, cache: Tensor, start: int, contexts: list[list[int]]) -> None:
+        """Fill the slots from `start` with the keys and values of contexts; equal ones are computed once."""
+        H, G, D = self.H, self.G, self.D
+        unique = {context: i for i, context in enumerate(dict.fromkeys(map(tuple, contexts)))}
+        B, T = len(unique), max(map(len, unique))
+        which = torch.tensor([unique[tuple(context)] for context in contexts])
+        ids = torch.tensor([context + (0,) * (T - len(context)) for context in unique], device=self.embed.device)
+        slots = cache.unflatten(1, (-1, G))[:, start : start + len(contexts)]
+
+        def attend(layer: int, qkv: Tensor) -> Tensor | None:
+            # padding stands right of what is real, so causality hides it; steps overwrite it in the cache
+            q, k, v = qkv.view(B, T, -1, D).transpose(1, 2).split((H, G, G), dim=1)
+            slots[layer, :, :, 0, :T] = k[which]
+            slots[layer, :, :, 1, :T] = v[which]
+            if layer == len(self.layers) - 1:
+                return None  # its keys and values were all that was wanted
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=H != G, scale=1.0)
+            return y.transpose(1, 2).reshape(B * T, -1)
+
+        if T:
+            self.forward(ids.view(-1), self.rotations[:T].repeat(B, 1, 1), attend)
+
+    @torch.inference_mode()
+    def step(self, cache: Tensor, last: list[int], lengths: list[int]) -> Tensor:
+        """Feed row i, in slot i, the last of its lengths[i] ids -> logits of the next one, (B, V) float32."""
+        H, G, D, device = self.H, self.G, self.D, cache.device
+        B, T, longest = len(last), cache.shape[3], max(lengths)
+        position = torch.tensor(lengths, device=device) - 1
+        # where a layer's (slot, head, key | value, column) takes them, in qkv's order: (row, key | value, head)
+        place = torch.arange(B * G * 2, device=device).view(B, G, 2).mT
+        column = (place * T + position[:, None, None]).reshape(-1)
+        columns = cache.flatten(1, 3).unbind()
+        keys, values = (cache[:, : B * G, i, :longest].unbind() for i in (0, 1))
+        bias = None
+        if min(lengths) < longest:
+            unused = torch.arange(longest, device=device) > position[:, None]  # (B, longest)
+            bias = torch.zeros(B, longest, device=device).masked_fill_(unused, -math.inf)
+            bias = bias.repeat_interleave(G, 0)[:, :, None]
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            columns[layer].index_copy_(0, column, qkv[:, H:].reshape(-1, D))
+            # (B·G, longest, H/G): for one query a head, keys @ q is twice as fast as q @ keys.mT
+            scores = torch.bmm(keys[layer], qkv[:, :H].reshape(B * G, -1, D).mT)
+            if bias is not None:
+                scores += bias
+            return torch.bmm(torch.softmax(scores.mT, -1), values[layer]).view(B, -1)
+
+        x = self.forward(torch.tensor(last, device=device), self.rotations[position], attend)
+        return ((x / self.norm(x)).to(self.dtype) @ self.head).float()

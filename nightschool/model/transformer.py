@@ -1,0 +1,186 @@
+"""The Qwen3 architecture: config -> logits, in one file.
+
+RMSNorm before each block, grouped-query attention with per-head QK-norm and rotary positions, SwiGLU, no biases,
+optionally tied embeddings: parameter for parameter what transformers calls Qwen3ForCausalLM, so a saved state dict
+is a Hugging Face checkpoint. But: no sliding window, no rope scaling, no mixture of experts.
+
+B batch, T time, C channels, H query heads, G key-value heads, D head dim, V vocabulary.
+Source: Qwen3 technical report (2505.09388); names as in transformers' modeling_qwen3.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nightschool.model.fused import causal_attention, normalize, normalize_rotate, swiglu
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalize(x, self.eps) * self.weight.to(x.dtype)
+
+
+class Linear(nn.Linear):
+    """A bias-free projection that computes in the dtype of its input; the master weight stays float32."""
+
+    def __init__(self, fan_in: int, fan_out: int) -> None:
+        super().__init__(fan_in, fan_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+def rotary_table(T: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines of positions 0 to T-1, each (T, 1, D) float32: a head x turns to
+    x * cos + (its halves swapped) * sin."""
+    frequency = theta ** -(torch.arange(0, head_dim, 2, device=device).float() / head_dim)
+    angle = torch.arange(T, device=device).float()[:, None, None] * frequency
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def document_bias(docs: Tensor, dtype: torch.dtype) -> Tensor:
+    """Document numbers (B, T) -> (B, 1, T, T): 0 where a query may look (its own document, not ahead), else -inf."""
+    T = docs.shape[1]
+    apart = docs[:, :, None] != docs[:, None, :]
+    ahead = torch.ones(T, T, dtype=torch.bool, device=docs.device).triu(1)
+    return torch.zeros(apart.shape, dtype=dtype, device=docs.device).masked_fill_(apart | ahead, -torch.inf)[:, None]
+
+
+def folded(norm: RMSNorm, *projections: Linear) -> Tensor:
+    """The weights of projections that read the same normalised input, as one matrix, times the norm's own weight:
+    one large product for several, and no pass over the activations to scale them. Float32."""
+    return torch.cat([p.weight for p in projections]) * norm.weight
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        C, D = config.hidden_size, config.head_dim
+        self.H, self.G, self.D = config.num_attention_heads, config.num_key_value_heads, D
+        self.q_proj = Linear(C, self.H * D)
+        self.k_proj = Linear(C, self.G * D)
+        self.v_proj = Linear(C, self.G * D)
+        self.o_proj = Linear(self.H * D, C)
+        self.q_norm = RMSNorm(D, config.rms_norm_eps)
+        self.k_norm = RMSNorm(D, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, norm: RMSNorm, cos: Tensor, sin: Tensor, bias: Tensor | None) -> Tensor:
+        B, T, _ = x.shape
+        H, G, D = self.H, self.G, self.D
+        w = folded(norm, self.q_proj, self.k_proj, self.v_proj).to(x.dtype)
+        qkv = F.linear(normalize(x, norm.eps), w).view(B, T, H + 2 * G, D)
+        q_scale = self.q_norm.weight * D**-0.5  # the softmax's scale rides on the query's norm
+        scale = torch.cat((q_scale.expand(H, D), self.k_norm.weight.expand(G, D))).to(x.dtype)
+        q, k, v = normalize_rotate(qkv, scale, cos, sin, H, self.q_norm.eps)
+        if x.is_cuda:
+            y = F.scaled_dot_product_attention(q, k, v, bias, is_causal=bias is None, scale=1.0, enable_gqa=H != G)
+            y = y.transpose(1, 2)
+        else:
+            y = causal_attention(q, k, v, bias)
+        return self.o_proj(y.reshape(B, T, H * D))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        C, M = config.hidden_size, config.intermediate_size
+        self.gate_proj, self.up_proj, self.down_proj = Linear(C, M), Linear(C, M), Linear(M, C)
+
+    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        x = normalize(x, norm.eps)
+        gate, up = (F.linear(x, folded(norm, p).to(x.dtype)) for p in (self.gate_proj, self.up_proj))
+        return self.down_proj(swiglu(gate, up))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None) -> Tensor:
+        x = x + self.self_attn(x, self.input_layernorm, cos, sin, bias)
+        return x + self.mlp(x, self.post_attention_layernorm)
+
+
+class Decoder(nn.Module):
+    """What Hugging Face calls `model`: everything but the head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, ids: Tensor, docs: Tensor | None, dtype: torch.dtype) -> Tensor:
+        # Rotary positions act through their differences alone, so a packed document need not start again at 0.
+        cos, sin = rotary_table(ids.shape[1], self.config.head_dim, self.config.rope_theta, ids.device)
+        cos, sin = cos.to(dtype), sin.to(dtype)
+        bias = None if docs is None else document_bias(docs, dtype)
+        x = self.embed_tokens(ids).to(dtype)
+        for block in self.layers:
+            x = block(x, cos, sin, bias)
+        return self.norm(x)
+
+
+class Transformer(nn.Module):
+    """Token ids -> hidden states -> logits. `dtype` is what it computes in; parameters are float32."""
+
+    def __init__(self, config: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config, self.dtype = config, dtype
+        self.model = Decoder(config)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def init_weights(self, seed: int) -> None:
+        """Uniform matrices of variance 1/C; zero where a block writes to the residual, so each begins as identity."""
+        g = torch.Generator().manual_seed(seed)
+        C = self.config.hidden_size
+        for name, p in self.named_parameters():
+            if p.ndim == 1:
+                p.data.fill_(1.0)
+            elif "embed" in name or "lm_head" in name:
+                p.data.normal_(0, 0.02, generator=g)
+            elif "o_proj" in name or "down_proj" in name:
+                p.data.zero_()
+            else:
+                p.data.uniform_(-(3**0.5) * C**-0.5, 3**0.5 * C**-0.5, generator=g)
+
+    def hidden(self, ids: Tensor, docs: Tensor | None = None) -> Tensor:
+        """ids (B, T) -> final hidden states (B, T, C). `docs` (B, T) numbers the documents packed into each row:
+        a token attends to its own document alone."""
+        return self.model(ids, docs, self.dtype)
+
+    def forward(self, ids: Tensor, docs: Tensor | None = None) -> Tensor:
+        """ids (B, T) -> logits (B, T, V), float32."""
+        return self.lm_head(self.hidden(ids, docs)).float()

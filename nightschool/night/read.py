@@ -1,0 +1,75 @@
+"""Reading by thinking: the model asks itself questions about what it was told, answers them, and checks the answers.
+
+A reflection is kept if it has the form of a question with notes and an answer, if everything it notes stands in the
+document, and if the model gives the same notes and answer when it is asked that question with the document before
+it. What is kept becomes closed-book conversations: information from the document, on its way into the weights.
+Sources: self-study (2506.06266), Active Reading (2508.09494).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nightschool.model.engine import Engine
+from nightschool.model.sampling import Sampling
+from nightschool.tasks.attempt import complete
+from nightschool.text.document import Document, Message
+from nightschool.world.school import ASK_ABOUT
+
+QUESTION, ANSWER = "Question: ", "Answer: "
+
+
+@dataclass(frozen=True)
+class Reflection:
+    """What the model wrote about a document, and what became of it."""
+
+    source: str  # the document's id
+    text: str
+    question: str = ""
+    solution: str = ""  # notes and answer, a line each
+    why: str = ""  # why it was not kept; "" = kept
+
+    @property
+    def kept(self) -> bool:
+        return not self.why
+
+    @property
+    def lesson(self) -> Document:
+        """The question without its document."""
+        turns = (Message("user", self.question), Message("assistant", self.solution))
+        return Document(messages=turns, kind="reflection", info="doc", gen=1, parents=(self.source,))
+
+
+def told(document: Document) -> str:
+    """What there is to read in a document: its text, or what the user said in a conversation."""
+    return document.text or " ".join(m.content for m in document.messages if m.role == "user")
+
+
+def reflect(engine: Engine, documents: Sequence[Document], per_document: int, seed: int) -> list[Reflection]:
+    """The model's own questions and answers about each document, sampled untruncated at temperature 1, checked."""
+    pairs = [(d, ASK_ABOUT[i % len(ASK_ABOUT)]) for d in documents for i in range(per_document)]
+    sampling = Sampling(max_new_tokens=64, seed=seed)
+    texts = complete(engine, [f"{told(d)}\n\n{ask}" for d, ask in pairs], sampling)
+    written = [shaped(d, text) for (d, _), text in zip(pairs, texts, strict=True)]
+    again = [(d, r) for (d, _), r in zip(pairs, written, strict=True) if r.kept]
+    asked = [f"{told(d)}\n\n{r.question}" for d, r in again]
+    answers = iter(complete(engine, asked, Sampling(temperature=0, max_new_tokens=64)))
+    checked = (replace(r, why="" if next(answers) == r.solution else "answers differently when asked") for _, r in again)
+    return [next(checked) if r.kept else r for r in written]
+
+
+def shaped(document: Document, text: str) -> Reflection:
+    """A text as a reflection, refused where its form or its notes are wrong."""
+    first, *notes, last = text.split("\n") if text.count("\n") >= 2 else ("", "", "")
+    made = Reflection(document.id, text, first.removeprefix(QUESTION), "\n".join((*notes, last)))
+    if not (first.startswith(QUESTION) and last.startswith(ANSWER) and all(": " in note for note in notes)):
+        return replace(made, why="is not a question with notes and an answer")
+    read = told(document)
+    values = [note.split(": ", 1)[1] for note in notes]
+    subjects = [note.split("'s ", 1)[0] for note in notes]
+    if any(part not in read for part in (*values, *subjects)):
+        return replace(made, why="notes what the text does not say")
+    if last.removeprefix(ANSWER) != values[-1]:
+        return replace(made, why="does not answer with its last note")
+    return made

@@ -1,0 +1,28 @@
+"""The one update of RL: it consumes per-token streams and does not know which algorithm wrote them.
+
+    adv        advantage of a sampled token; 0 elsewhere
+    old_logp   its log-prob where it was sampled
+    ce_weight  weight of plain cross-entropy: replay of what must not be forgotten
+
+Sources: REINFORCE with the importance weight cut off above and held constant, as in CISPO (2506.13585).
+"""
+
+from __future__ import annotations
+
+from nightschool.model.transformer import Transformer
+from nightschool.text.packing import Batch
+from nightschool.train.losses import Losses, log_probs
+
+LARGEST_RATIO = 2.0  # engine and model differ by rounding alone, so this seldom binds
+
+
+def policy(model: Transformer, batch: Batch) -> Losses:
+    """"policy" is averaged over the sampled tokens, "replay" over the replayed ones."""
+    logp = log_probs(model, batch)  # (B, T), 0 where weights are 0
+    replayed = batch.streams["ce_weight"]
+    sampled = batch.weights * (replayed == 0)
+    ratio = (logp.detach() - batch.streams["old_logp"]).exp().clamp(max=LARGEST_RATIO)
+    return {
+        "policy": (-(sampled * ratio * batch.streams["adv"] * logp).sum(), sampled.sum()),
+        "replay": (-(replayed * logp).sum(), replayed.sum()),
+    }

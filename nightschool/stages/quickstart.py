@@ -1,0 +1,99 @@
+"""`nightschool quickstart`: one life on a CPU. A day (tokenizer, pretrain, sft, rl), a night, a morning, a report."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nightschool.config import at_least
+from nightschool.runs import Costs, read_json
+from nightschool.stages import evaluate, night, pretrain, report, rl, sft, tokenizer
+from nightschool.train.plan import QUICKSTART
+
+
+@dataclass(frozen=True)
+class Config:
+    out: Path = Path("life")  # the folder of this life
+    pretrain_tokens: int = pretrain.Config.tokens  # to read
+    sft_tokens: int = sft.Config.tokens  # of school
+    rl_steps: int = rl.Config.steps  # updates of practice
+    night_tokens: int = night.Config.tokens  # to train on at night
+    n: int = evaluate.Config.n  # test problems per skill, in the evening and in the morning
+    seed: int = 0
+    threads: int = 0  # 0 = one a core
+    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
+    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    costs: Costs = field(default_factory=Costs)
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "pretrain_tokens", "sft_tokens", "rl_steps", "night_tokens", "n")
+        at_least(self, 0, "threads", "save_seconds")
+
+
+def stages(config: Config) -> dict[str, Callable[[], Any]]:
+    """What is done, in order. Each goes on where it was, or does nothing where it is done."""
+    life = config.out
+    common: dict[str, Any] = {
+        "seed": config.seed,
+        "threads": config.threads,
+        "dtype": config.dtype,
+        "save_seconds": config.save_seconds,
+        "costs": config.costs,
+    }
+
+    def examine(name: str) -> Callable[[], Any]:
+        """The test, opened once per checkpoint; a second start of this command finds the scores."""
+        scores = life / name / "scores-test.json"
+
+        def sit() -> Any:
+            if scores.exists():
+                return read_json(scores)
+            probes = config.n // 5
+            return evaluate.main(
+                evaluate.Config(life / name, "test", config.n, probes, threads=config.threads, dtype=config.dtype)
+            )
+
+        return sit
+
+    return {
+        "tokenizer": lambda: tokenizer.main(tokenizer.Config(life / "tokenizer", seed=config.seed)),
+        "pretrain": lambda: pretrain.main(
+            pretrain.Config(life / "pretrain", life / "tokenizer", config.pretrain_tokens, **common)
+        ),
+        "sft": lambda: sft.main(sft.Config(life / "sft", life / "pretrain", config.sft_tokens, **common)),
+        "rl": lambda: rl.main(rl.Config(life / "rl", life / "sft", steps=config.rl_steps, **common)),
+        "night": lambda: night.main(
+            night.Config(life / "night-001", life / "rl", tokens=config.night_tokens, **common)
+        ),
+        "evening's exam": examine("rl"),
+        "morning's exam": examine("night-001"),
+        "report": lambda: report.main(report.Config(life)),
+    }
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(config: Config) -> dict[str, Any]:
+    start = time.perf_counter()
+    made: dict[str, Any] = {}
+    for name, stage in stages(config).items():
+        began = time.perf_counter()
+        made[name] = stage()
+        say(f"{name:16} done in {time.perf_counter() - began:5.0f} s")
+    return {
+        "seconds": time.perf_counter() - start,
+        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "linux" else 1 << 30),
+        "report": made["report"]["report"],
+        "checkpoint": str(config.out / "night-001" / "checkpoint"),
+        "skills": made["morning's exam"]["skills"],
+        "skills_evening": made["evening's exam"]["skills"],
+        "probes": made["morning's exam"]["probes"],
+        "facts": {k: made["night"][k] for k in ("evening", "morning")},
+    }

@@ -1,0 +1,318 @@
+"""`nightschool report LIFE`: one self-contained page that tells a life, day -> night -> morning.
+
+It only reads what the runs wrote and scores nothing again; what is not there yet is left out in a sentence.
+The page is report.html, a jinja template that escapes every word of the model's; here are its facts and
+pictures. Those place things in per cent: lines stretch with the page while letters keep their size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import tyro
+
+from nightschool.config import UserError, at_least
+from nightschool.runs import Costs, read_json, write_text
+
+SKILLS = ("story", "passage", "absent", "arithmetic", "word_problem", "letter_count", "tool")
+DAY = ("tokenizer", "pretrain", "sft", "rl", "evening")
+WEAK = 0.6  # below this accuracy the page says that the model cannot do it
+Json = dict[str, Any]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Config:
+    life: tyro.conf.Positional[Path]  # the folder of one life's run folders; report.html is written into it
+    watts: float | None = None  # drawn by the machine; None = what each run assumed
+    dollars_per_kwh: float | None = None  # price of electricity; None = what each run assumed
+    dollars_per_hour: float | None = None  # rent of the machine; None = what each run assumed
+    control: Path = Path("results/quickstart_control.json")  # what re-reading teaches; shown where it exists
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "watts", "dollars_per_kwh", "dollars_per_hour")
+
+
+# Reading
+
+
+def load(path: Path) -> Json:
+    return read_json(path) if path.exists() else {}
+
+
+def load_lines(path: Path) -> list[Json]:
+    """The whole lines of a JSONL file; the last may still be under way."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def folders_of(life: Path) -> list[Path]:
+    """The life's run folders in the order they were lived: day, its exam, nights, whatever came after."""
+
+    def place(name: str) -> int:
+        return DAY.index(name) if name in DAY else len(DAY) + (not name.startswith("night"))
+
+    return sorted((path.parent for path in life.glob("*/config.json")), key=lambda f: (place(f.name), f.name))
+
+
+def scores_of(folders: Sequence[Path], split: str) -> Json:
+    """The latest scores on this split among these folders; {} where there are none."""
+    found = [load(path) for folder in folders for path in sorted(folder.glob("scores*.json"))]
+    return next((scores for scores in reversed(found) if scores["split"] == split), {})
+
+
+def latest(folders: Sequence[Path], name: str) -> list[Json]:
+    return next((rows for folder in reversed(folders) if (rows := load_lines(folder / name))), [])
+
+
+def parameters_of(folders: Sequence[Path]) -> int:
+    """Parameters of the last checkpoint, counted in the header of its safetensors file; 0 without one."""
+    paths = [path for folder in folders if (path := folder / "checkpoint" / "model.safetensors").exists()]
+    if not paths:
+        return 0
+    with paths[-1].open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def bill(meta: Json, config: Config) -> Json:
+    """A run's line of the bill; its energy and price counted anew where the caller sets an assumption."""
+    given = {f.name: value for f in fields(Costs) if (value := getattr(config, f.name)) is not None}
+    costs = Costs(**(meta["assumptions"] | given))
+    return meta | (costs.of(meta["seconds"]) if given else {}) | {"assumptions": asdict(costs)}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The seven skills in their own order, then others by name."""
+    return sorted(set(names), key=lambda name: ((*SKILLS, name).index(name), name))
+
+
+def telling(rollouts: Sequence[Json]) -> list[Json]:
+    """The rollouts that show how the credits differ: the longest right start that ends wrong, a right answer
+    over a wrong step, one right throughout; each with the places of its wrong steps."""
+    rows = []
+    for r in rollouts:
+        wrong = [place for place, step in enumerate(r["steps"]) if not step["ok"]]
+        most = max((abs(step["credit"]) for step in r["steps"]), default=0) or 1
+        rows.append(r | {"wrong": wrong, "most": most, "right": r["outcome"] >= 1})
+    spoiled = max((r for r in rows if not r["right"] and r["wrong"]), key=lambda r: r["wrong"][0], default=None)
+    lucky = next((r for r in rows if r["right"] and r["wrong"]), None)
+    clean = next((r for r in rows if r["right"] and not r["wrong"]), None)
+    return [r for r in (spoiled, lucky, clean) if r]
+
+
+# Words
+
+
+def called(name: str) -> str:
+    """'night-001' -> 'night', 'word_problem' -> 'word problem'"""
+    return name.removesuffix("-001").replace("_", " ")
+
+
+def pct(share: float) -> str:
+    return f"{100 * share:.1f}" if share < 1 else "100"
+
+
+def short(x: float) -> str:
+    """1234567 -> '1.23 million'"""
+    for size, word in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if x >= size:
+            return f"{x / size:.3g}\N{NBSP}{word}"
+    return f"{x:.0f}"
+
+
+def power(x: float) -> str:
+    """31e12 -> '3.1 times 10 to the 13th', in signs"""
+    digits, exponent = f"{x:.1e}".split("e")
+    high = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits}\N{NBSP}\N{MULTIPLICATION SIGN}\N{NBSP}10{high}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s".replace(" ", "\N{NBSP}") if minutes else f"{rest}\N{NBSP}s"
+
+
+def money(dollars: float) -> str:
+    return f"${dollars:.2f}" if dollars >= 1 or dollars == 0 else f"{100 * dollars:.2g}\N{NBSP}cents"
+
+
+def signed(x: float) -> str:
+    return f"{x:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+# Pictures: numbers -> SVG
+
+
+def ticks(xs: Iterable[float], over: int = 0) -> str:
+    """Faint rules at these per cents, `over` per cent longer than the picture, to meet the next row's."""
+    rules = (f'x1="{x:.2f}%" x2="{x:.2f}%" y1="-{over}%" y2="{100 + over}%"' for x in xs)
+    return "".join(f'<line class="tick" {rule}/>' for rule in rules)
+
+
+def whiskers(marks: Sequence[tuple[str, Json]]) -> str:
+    """Dots with their 95% intervals on a line from 0 to 100%; a mark is (its name and CSS class, a score)."""
+    svg = ticks(range(0, 101, 25), over=14)
+    for place, (name, score) in enumerate(marks):
+        y = 18 + 10 * (place - (len(marks) - 1) / 2)
+        at, low, high = (pct(score[key]) for key in ("accuracy", "low", "high"))
+        svg += f'<g class="{name}"><title>{name}: {at}% ({low}&ndash;{high}), n = {score["n"]}</title>'
+        svg += f'<line x1="{low}%" x2="{high}%" y1="{y}" y2="{y}"/><circle cx="{at}%" cy="{y}" r="4"/></g>'
+    return f'<svg class="whiskers" height="36" aria-hidden="true">{svg}</svg>'
+
+
+def line_chart(points: Sequence[Point], width: float, low: float, high: float, dots: Sequence[Point] = ()) -> str:
+    """A line through (x, y) points, x from 0 to width and y from low to high, and dots at other points; with
+    dots, a faint rule at each whole x. Either may be empty."""
+    place = [(100 * x / (width or 1), 100 * (high - y) / ((high - low) or 1)) for x, y in (*points, *dots)]
+    line = " ".join(f"{x:.2f},{y:.2f}" for x, y in place[: len(points)])
+    svg = ticks(100 * x / width for x in range(int(width) + 1)) if dots else ""
+    svg += f'<svg viewBox="0 0 100 100" preserveAspectRatio="none"><polyline points="{line}"/></svg>'
+    for (x, y), (_, share) in zip(place[len(points) :], dots, strict=True):
+        svg += f'<circle cx="{x:.2f}%" cy="{y:.2f}%" r="3.5"><title>{pct(share)}%</title></circle>'
+    return f'<svg class="chart" height="96" aria-hidden="true">{svg}</svg>'
+
+
+def clock(runs: Sequence[Json]) -> Json:
+    """Where each run, dusk and dawn lie on the clock of the life, in per cent of its seconds."""
+    total = sum(run["seconds"] for run in runs) or 1
+    ends = [100 * end / total for end in itertools.accumulate((run["seconds"] for run in runs), initial=0.0)]
+    nights = [place for place, run in enumerate(runs) if run["name"].startswith("night")]
+    dusk, dawn = (ends[nights[0]], ends[nights[-1] + 1]) if nights else (100.0, 100.0)
+    return {"spans": list(zip(runs, ends[:-1], ends[1:], strict=True)), "dusk": dusk, "dawn": dawn}
+
+
+# The page
+
+
+def smooth(points: Sequence[Point], most: int = 90) -> list[Point]:
+    """Means of at most `most` equal runs of points: the noise of a training curve is not its news."""
+    size = max(1, -(-len(points) // most))
+    runs = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(run[-1][0], sum(y for _, y in run) / len(run)) for run in runs]
+
+
+def losses_of(folders: Sequence[Path]) -> list[Json]:
+    """Loss (in RL, reward) of each stage against its tokens."""
+    losses = []
+    for folder in folders:
+        rows = load_lines(folder / "metrics.jsonl")
+        key = "reward" if any("reward" in row for row in rows) else "loss"
+        if points := smooth([(row["tokens"], row[key]) for row in rows if key in row]):
+            tokens, values = points[-1][0], [y for _, y in points]
+            more = {"first": values[0], "last": values[-1], "tokens": tokens}
+            chart = line_chart(points, tokens, min(values), max(values))
+            losses.append({"stage": folder.name, "key": key, "chart": chart} | more)
+    return losses
+
+
+def skills_of(folders: Sequence[Path]) -> list[Json]:
+    """Each skill's dev accuracy through the stages: a unit of x a stage, a dot for the exam that ends it."""
+    stages = [(rows, scores_of([f], "dev")) for f in folders if (rows := load_lines(f / "metrics.jsonl"))]
+    charts = []
+    for skill in SKILLS:
+        points, dots = [], []
+        for place, (rows, scores) in enumerate(stages):
+            most = rows[-1]["tokens"] or 1
+            asked = [row for row in rows if skill in row.get("dev", {})]
+            points += [(place + row["tokens"] / most, row["dev"][skill]) for row in asked]
+            if score := scores.get("skills", {}).get(skill):
+                dots.append((place + 1, score["accuracy"]))
+        if points or dots:
+            chart = line_chart(points, len(stages), 0, 1, dots)
+            charts.append({"skill": skill, "chart": chart, "last": (dots or points)[-1][1]})
+    return charts
+
+
+def card(evening: Json, morning: Json, part: str) -> list[Json]:
+    """Rows of the score card: a name, its scores of the evening, the morning or both, and their picture."""
+    both = [(when, s[part]) for when, s in (("evening", evening), ("morning", morning)) if s.get(part)]
+    rows = []
+    for name in in_order(name for _, scores in both for name in scores):
+        marks = [(when, scores[name]) for when, scores in both if name in scores]
+        rows.append({"name": name, "marks": marks, "chart": whiskers(marks), "last": marks[-1][1]})
+    return rows
+
+
+def samples_of(rows: Sequence[Json], scores: Json, most: int = 2) -> list[Json]:
+    """For each skill the first right and the first wrong answers on file: nobody chose them."""
+    groups = []
+    for skill in in_order(row["skill"] for row in rows):
+        mine = [row for row in rows if row["skill"] == skill]
+        sides = [[row for row in mine if bool(row["outcome"]) == good][:most] for good in (True, False)]
+        groups.append({"skill": skill, "score": scores.get(skill), "sides": sides})
+    return groups
+
+
+def tell(config: Config) -> Json:
+    """Everything the page says, read from the life's run folders."""
+    life, folders = config.life, folders_of(config.life)
+    dusk = max((i for i, f in enumerate(folders) if f.name.startswith("night")), default=len(folders))
+    night = load(folders[dusk] / "night.json") if dusk < len(folders) else {}
+    evening, morning = scores_of(folders[:dusk], "test"), scores_of(folders[dusk:], "test")
+    now, part = morning or evening, ("skills", "probes")
+    runs = [bill({"name": f.name} | meta, config) for f in folders if (meta := load(f / "meta.json"))]
+    total = {key: sum(run[key] for run in runs) for key in ("seconds", "tokens", "flops", "kwh", "dollars")}
+    whole = load(life / "meta.json")  # quickstart's own account, from its first second to its last
+    if whole:
+        whole = bill(whole, config)
+        total |= {key: whole[key] for key in ("seconds", "kwh", "dollars")}
+    facts = night.get("facts", {})
+    if facts and not facts.get("control"):
+        facts |= {"control": load(config.control).get("arms", {}).get("control")}
+    notes, off_template = night.get("reflections", []), latest(folders, "off_template.jsonl")
+    rollouts = latest(folders, "rollouts.jsonl")
+    return {
+        "life": life,
+        "runs": runs,
+        "total": total,
+        "machine": max(runs, key=lambda run: run["flops"], default={}),  # the run that did most of the work
+        "commands": [run["command"] for run in ([whole] if whole else runs)],
+        "parameters": parameters_of(folders),
+        "clock": clock(runs),
+        "evening": evening,
+        "morning": morning,
+        "card": card(evening, morning, "skills"),
+        "probes": card(evening, morning, "probes"),
+        "bits_per_byte": [b for s in (evening, morning) if (b := s.get("bits_per_byte"))],
+        "losses": losses_of(folders),
+        "skills": skills_of(folders),
+        "rollouts": telling(rollouts),
+        "num_rollouts": len(rollouts),
+        "night": night,
+        "facts": {n: {"score": s, "chart": whiskers([(n, s)])} for n, s in facts.items() if s},
+        "reflections": [r for kind in (True, False) for r in [r for r in notes if r["verified"] == kind][:2]],
+        "samples": samples_of(latest(folders, "samples.jsonl"), now.get("skills", {})),
+        "off_template": off_template,
+        "answers": Counter(row["answer"] for row in off_template).most_common(),
+        "weak": [(n, s) for p in part for n, s in now.get(p, {}).items() if s["accuracy"] < WEAK],
+        "weakest": min(now.get("skills", {}).items(), key=lambda item: item[1]["accuracy"], default=None),
+        "WEAK": WEAK,
+    }
+
+
+def main(config: Config) -> Json:
+    """Write LIFE/report.html; the result is its headline. Refuses a folder in which nothing has been run."""
+    life = config.life
+    if not folders_of(life):
+        raise UserError(f"no run folders in {life}; run `nightschool quickstart --out {life}` first")
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {f.__name__: f for f in (called, duration, money, pct, power, short, signed)}
+    story = tell(config)
+    write_text(out := life / "report.html", pages.get_template("report.html").render(story))
+    skills = {"skills": story["morning"].get("skills"), "skills_evening": story["evening"].get("skills")}
+    facts = {name: fact["score"]["accuracy"] for name, fact in story["facts"].items()}
+    return {"report": str(out)} | story["total"] | skills | {"facts": facts}

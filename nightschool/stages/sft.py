@@ -1,0 +1,69 @@
+"""`nightschool sft`: go to school. The model learns conversations with worked answers, and only what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nightschool.config import at_least
+from nightschool.device import DTYPES, set_up
+from nightschool.model import exchange
+from nightschool.runs import Costs, Run
+from nightschool.train.course import course
+from nightschool.train.plan import QUICKSTART, flops_per_token
+from nightschool.world import school
+
+CARD = "A small model of the Qwen3 architecture, raised in a made-up town: it answers questions with worked steps."
+LENGTH = 200  # mean positions of a row, for counting FLOPs
+
+
+@dataclass(frozen=True)
+class Config:
+    out: Path = Path("life/sft")  # the run folder
+    start: Path = Path("life/pretrain")  # the run to go on from
+    tokens: int = QUICKSTART.horizon_tokens  # the horizon, prompts counted
+    minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
+    lr_scale: float = 1.0  # of pretraining's learning rates
+    seed: int = 0
+    threads: int = 0  # 0 = one a core
+    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
+    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    costs: Costs = field(default_factory=Costs)
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "tokens")
+        at_least(self, 0, "minutes", "lr_scale", "threads", "save_seconds")
+
+
+def main(config: Config) -> dict[str, Any]:
+    run = Run.open(config.out, "sft", config)
+    if not run.done:
+        dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
+        device = set_up(config.threads, dtype)
+        model, tokenizer = exchange.load(config.start / "checkpoint", DTYPES[dtype])
+        end = course(
+            run,
+            model,
+            tokenizer,
+            QUICKSTART,
+            school.study,
+            tokens=config.tokens,
+            minutes=config.minutes,
+            seed=config.seed,
+            packed=False,
+            lr_scale=config.lr_scale,
+            save_seconds=config.save_seconds,
+        )
+        exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
+        run.finish(
+            seconds=end.seconds,
+            tokens=end.tokens,
+            flops=end.tokens * flops_per_token(model.config, LENGTH),
+            device=device.name,
+            threads=device.threads,
+            dtype=dtype,
+            loss=end.loss,
+            refused=end.refused,
+        )
+    return {name: run.meta[name] for name in ("seconds", "tokens", "loss")}

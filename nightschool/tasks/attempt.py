@@ -1,0 +1,60 @@
+"""Attempts: problems -> what a model wrote -> verdicts. Exams, RL and the night all go through here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from nightschool.model.engine import Completion, Engine
+from nightschool.model.sampling import Sampling
+from nightschool.tasks.task import Task, Verdict
+from nightschool.text import chat
+from nightschool.text.document import Message
+from nightschool.text.tokenizer import Tokenizer
+from nightschool.world.problem import Problem
+
+
+@dataclass(frozen=True)
+class Attempt:
+    problem: Problem
+    completion: Completion
+    transcript: tuple[Message, ...]  # the assistant's turns
+    verdict: Verdict
+
+    @property
+    def text(self) -> str:
+        return "\n".join(m.content or str(list(m.tool_calls)) for m in self.transcript)
+
+
+def turns_of(tokenizer: Tokenizer, completion: Completion) -> tuple[Message, ...]:
+    """What the model itself said: its sampled tokens, a turn for each stretch between tool observations."""
+    pairs = groupby(zip(completion.ids, completion.mask, strict=True), key=lambda pair: pair[1])
+    return tuple(chat.parse(tokenizer.decode([i for i, _ in group])) for sampled, group in pairs if sampled)
+
+
+def complete(engine: Engine, questions: Sequence[str], sampling: Sampling) -> list[str]:
+    """What the model answers to each question, asked by itself and without tools."""
+    prompts = chat.render_many(engine.tokenizer, [((Message("user", q),), ()) for q in questions], generate=True)
+    completions = engine.generate([ids for ids, _ in prompts], sampling)
+    return [chat.parse(engine.tokenizer.decode(c.ids)).content for c in completions]
+
+
+def attempt(
+    engine: Engine, task: Task, problems: Sequence[Problem], sampling: Sampling, copies: int = 1
+) -> list[Attempt]:
+    """Try each problem `copies` times, tools answered by the task; the copies of one problem stand together."""
+    tokenizer = engine.tokenizer
+    prompts = chat.render_many(tokenizer, [task.start(p) for p in problems], generate=True)
+    asked = [p for p in problems for _ in range(copies)]
+
+    def tool(row: int, call: dict[str, Any]) -> str:
+        return task.step(asked[row], (), call)
+
+    completions = engine.generate([ids for ids, _ in prompts for _ in range(copies)], sampling, tool)
+    attempts = []
+    for problem, completion in zip(asked, completions, strict=True):
+        transcript = turns_of(tokenizer, completion)
+        attempts.append(Attempt(problem, completion, transcript, task.verify(problem, transcript)))
+    return attempts

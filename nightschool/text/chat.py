@@ -1,0 +1,197 @@
+"""The only chat format: messages -> (ids, loss mask), and an assistant's text -> message.
+
+One jinja template (ChatML, calls as Hermes JSON) lies beside this file and ships with every checkpoint, where
+transformers' apply_chat_template renders it to the same ids. Special tokens come from the template alone: it
+is rendered once for each shape of conversation, with slots where the words go, and split at its special
+tokens; the words are filled in afterwards and encoded as plain text. But: no images, no parameters of tools,
+only their names.
+Sources: OpenAI's ChatML; NousResearch's Hermes function calling; transformers' {% generation %} tag.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from jinja2 import Template, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from nightschool.config import UserError
+from nightschool.text.document import Message, Role
+from nightschool.text.tokenizer import CALL_END, CALL_START, SPECIAL, TURN_END, Tokenizer
+
+TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+TRAINED, UNTRAINED = "\ue000", "\ue001"  # private-use characters around what the assistant says
+SLOT = "\ue002{}\ue003"
+
+Conversation = tuple[Sequence[Message], Sequence[str]]  # messages, names of the tools announced
+Rendered = tuple[list[int], list[int]]  # ids; mask, 1 = trained on
+
+
+class Generation(Extension):
+    """{% generation %} ... {% endgeneration %} marks what the assistant says."""
+
+    tags = {"generation"}  # noqa: RUF012 (jinja's own contract)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
+
+    def mark(self, caller: Callable[[], str]) -> str:
+        return TRAINED + caller() + UNTRAINED
+
+
+class Piece(NamedTuple):
+    """A special token and the text up to the next one: a format string over the conversation's words."""
+
+    special: str
+    special_mask: int
+    head: str  # text that is never trained on: "assistant\n" before what he says
+    body: str
+    body_mask: int
+
+
+@cache
+def template() -> Template:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation])
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=4096)
+def skeleton(shape: tuple[tuple[str, bool, int], ...], num_tools: int, generate: bool) -> tuple[Piece, ...]:
+    """The pieces of conversations of one shape: (role, has content?, number of calls) of each message."""
+    slots = map(SLOT.format, count())
+    messages = [
+        {
+            "role": role,
+            "content": next(slots) if has_content else "",
+            "tool_calls": [{"name": next(slots), "arguments": next(slots)} for _ in range(num_calls)],
+        }
+        for role, has_content, num_calls in shape
+    ]
+    tools = [next(slots) for _ in range(num_tools)]
+    text = template().render(messages=messages, tools=tools, add_generation_prompt=generate)
+    text = re.sub(SLOT.format(r"(\d+)"), r"{\1}", text.replace("{", "{{").replace("}", "}}"))
+    empty, *parts = re.split("(" + "|".join(map(re.escape, SPECIAL)) + ")", text)
+    assert not empty, f"the template starts outside a turn: {empty!r}"
+    pieces, mask = [], 0
+    for special, after in zip(parts[::2], parts[1::2], strict=True):
+        special_mask = mask
+        if UNTRAINED in after:
+            mask, after = 0, after.replace(UNTRAINED, "")
+        head, turned, body = after.rpartition(TRAINED)
+        mask = 1 if turned else mask
+        pieces.append(Piece(special, special_mask, head, body, mask))
+    return tuple(pieces)
+
+
+def fill(messages: Sequence[Message], tools: Sequence[str], generate: bool) -> list[Piece]:
+    """The pieces of one conversation, its words filled in."""
+    shape = tuple((m.role, bool(m.content), len(m.tool_calls)) for m in messages)
+    words: list[str] = []  # in the order of skeleton's slots
+    for message in messages:
+        if message.content:
+            words.append(message.content)
+        for call in message.tool_calls:
+            words += [call["name"], json.dumps(call["arguments"], ensure_ascii=False)]
+    words += tools
+    return [
+        Piece(special, special_mask, head, body.format(*words), body_mask)
+        for special, special_mask, head, body, body_mask in skeleton(shape, len(tools), generate)
+    ]
+
+
+def render_many(tokenizer: Tokenizer, conversations: Sequence[Conversation], generate: bool = False) -> list[Rendered]:
+    """render() of each conversation, encoded together: some times faster."""
+    filled = [fill(messages, tools, generate) for messages, tools in conversations]
+    texts = {text for pieces in filled for p in pieces for text in (p.head, p.head + p.body)}
+    ids_of = dict(zip(texts, tokenizer.encode_many(list(texts)), strict=True))
+    rendered = []
+    for pieces in filled:
+        ids: list[int] = []
+        mask: list[int] = []
+        for special, special_mask, head, body, body_mask in pieces:
+            text_ids = ids_of[head + body]
+            # A line end that begins a reply may merge with the head's: then that token is trained on.
+            num_head = len(ids_of[head]) - (text_ids[: len(ids_of[head])] != ids_of[head])
+            ids += [tokenizer.special[special], *text_ids]
+            mask += [special_mask] + [0] * num_head + [body_mask] * (len(text_ids) - num_head)
+        rendered.append((ids, mask))
+    return rendered
+
+
+def render(
+    tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str] = (), generate: bool = False
+) -> Rendered:
+    """Messages -> ids and mask, both (T,). The mask is 1 on the assistant's words, calls and <|im_end|>.
+
+    With `generate` the ids end where the assistant's next turn begins.
+    """
+    return render_many(tokenizer, [(messages, tools)], generate)[0]
+
+
+def texts(messages: Sequence[Message], tools: Sequence[str] = ()) -> list[str]:
+    """The text between special tokens, as it will be encoded: what a tokenizer is trained on."""
+    return [piece.head + piece.body for piece in fill(messages, tools, generate=False)]
+
+
+def parse(text: str) -> Message:
+    """What an assistant said, special tokens spelled out -> its message.
+
+    'So <tool_call>{"name": "lookup", "arguments": {}}</tool_call>' -> content "So ", one call. Where a call
+    is not whole, well-formed JSON with a name and arguments, all of the text stays content.
+    """
+    text = text.removesuffix(TURN_END)
+    content, *parts = text.split(CALL_START)
+    calls = []
+    for part in parts:
+        body, end, after = part.partition(CALL_END)
+        try:
+            calls.append(call_from(json.loads(body)))
+        except (ValueError, RecursionError):
+            return Message("assistant", text)
+        if not end or after:
+            return Message("assistant", text)
+    return Message("assistant", content, tuple(calls))
+
+
+def call_from(value: Any) -> dict[str, Any]:
+    """A call's name and arguments. ValueError where it is none, or could not be written as UTF-8."""
+    if not isinstance(value, dict):
+        raise ValueError(f"a tool call must be an object; got {value!r:.80}")
+    name, arguments = value.get("name"), value.get("arguments")
+    if not (isinstance(name, str) and isinstance(arguments, dict)):
+        raise ValueError(f"a tool call needs a name and arguments; got {value!r:.80}")
+    json.dumps([name, arguments], ensure_ascii=False).encode()
+    return {"name": name, "arguments": arguments}
+
+
+def message_from(record: Any) -> Message:
+    """A message as OpenAI's API and the hub's data sets write it -> Message. UserError where it is none."""
+    if not isinstance(record, dict) or record.get("role") not in get_args(Role):
+        raise UserError(f"a message needs a role, one of {', '.join(get_args(Role))}; got {record!r:.80}")
+    content, tool_calls = record.get("content") or "", record.get("tool_calls") or []
+    if isinstance(content, list):  # parts, of which only text has its place so far
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    if not isinstance(content, str) or not isinstance(tool_calls, list):
+        raise UserError(f"a message's content must be text and its tool_calls a list; got {record!r:.80}")
+    calls = []
+    try:
+        content.encode()
+        for call in tool_calls:
+            call = call.get("function", call) if isinstance(call, dict) else call
+            if isinstance(call, dict) and isinstance(call.get("arguments"), str):
+                call = call | {"arguments": json.loads(call["arguments"])}
+            calls.append(call_from(call))
+    except (ValueError, RecursionError) as error:  # a lone surrogate is a ValueError too
+        raise UserError(f"a message can't be read: {error}") from None
+    return Message(record["role"], content, tuple(calls))

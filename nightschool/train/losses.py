@@ -1,0 +1,87 @@
+"""Losses: (model, batch) -> {name: (sum, count)}; the loop divides each by its own count over all micro-batches.
+
+Logits are made only where a loss is asked for (weight > 0), a chunk of tokens at a time, and the gradient of the
+cross-entropy is computed in the forward while the chunk's probabilities are still in cache: the (tokens, V) matrix
+never exists. Source: Cut Your Losses (2411.09009), Liger Kernel (2410.10989).
+
+N tokens, C channels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from nightschool.model.transformer import Transformer
+    from nightschool.text.packing import Batch
+
+CHUNK = 1024  # tokens whose logits exist at a time
+
+Losses = dict[str, tuple[Tensor, Tensor]]
+
+
+class CrossEntropy(Function):
+    """sum of weights * -log softmax(hidden weightᵀ)[targets]; gradients are ready when the forward returns."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        for a in range(0, len(hidden), CHUNK):
+            h, w = hidden[a : a + CHUNK], weights[a : a + CHUNK]
+            p = torch.softmax(h @ weight.t(), dim=-1)
+            chosen = torch.arange(len(h), device=h.device), targets[a : a + CHUNK]
+            p_chosen = p[chosen].float().clamp(min=torch.finfo(torch.float32).tiny)  # a finite loss where p is 0
+            total -= w @ p_chosen.log()
+            p.mul_(w[:, None].to(p.dtype))[chosen] = (w * (p_chosen - 1)).to(p.dtype)  # d loss / d logits
+            torch.mm(p, weight, out=d_hidden[a : a + CHUNK])
+            d_weight += p.t() @ h
+        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * grad.to(d_hidden.dtype), d_weight * grad.to(d_weight.dtype), None, None
+
+
+def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """hidden (B, T, C), weight (V, C) of its dtype, targets and weights (B, T) -> (sum in nats, sum of weights)."""
+    chosen = weights.flatten().nonzero().squeeze(1)
+    picked = (x.flatten(0, 1).index_select(0, chosen) for x in (hidden, targets, weights))
+    h, target, w = picked
+    return CrossEntropy.apply(h, weight, target, w), weights.sum()
+
+
+def next_token(model: Transformer, batch: Batch) -> Losses:
+    """Pretraining and fine-tuning: the cross-entropy of the next token where the batch gives it weight."""
+    hidden = model.hidden(batch.ids, batch.docs)
+    return {"loss": cross_entropy(hidden, model.lm_head.weight.to(hidden.dtype), batch.targets, batch.weights)}
+
+
+def log_probs(model: Transformer, batch: Batch) -> Tensor:
+    """log p of each target, (B, T) float32 with gradient, 0 where the weight is 0; logits a chunk at a time.
+
+    The chunks' logits are made again in the backward (checkpointing), so none is kept.
+    """
+    hidden = model.hidden(batch.ids, batch.docs)
+    weight = model.lm_head.weight.to(hidden.dtype)
+    chosen = batch.weights.flatten().nonzero().squeeze(1)
+    h, targets = hidden.flatten(0, 1).index_select(0, chosen), batch.targets.flatten()[chosen]
+    parts = [
+        checkpoint(chosen_log_probs, h[a : a + CHUNK], weight, targets[a : a + CHUNK], use_reentrant=False)
+        for a in range(0, len(h), CHUNK)
+    ]
+    out = torch.zeros(batch.ids.numel(), dtype=torch.float32, device=h.device)
+    return out.index_copy(0, chosen, torch.cat(parts)).view(batch.ids.shape) if parts else out.view(batch.ids.shape)
+
+
+def chosen_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """hidden (N, C), weight (V, C), targets (N,) -> log p of the targets (N,), float32."""
+    logits = (hidden @ weight.t()).float()
+    return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=-1)

@@ -1,0 +1,123 @@
+"""One dial: depth -> the model, its batch, learning rates, weight decay, horizon. Pure functions.
+
+But: the rules for real scale are others' measurements on other text, taken over until runs of ours replace
+them; nothing here knows how much memory a machine has. QUICKSTART is measured: it is what two CPU cores
+learn most in.
+
+L layers, C channels, H heads, D head dim, T time, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nightschool.config import UserError
+from nightschool.model.transformer import ModelConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    model: ModelConfig
+    horizon_tokens: int
+    batch_tokens: int  # a step
+    matrix_lr: float  # Muon
+    embed_lr: float  # AdamW: embeddings and head
+    norm_lr: float  # AdamW: norms
+    weight_decay: float  # of the matrices, per unit of learning rate
+
+    @property
+    def num_steps(self) -> int:
+        return math.ceil(self.horizon_tokens / self.batch_tokens)
+
+
+QUICKSTART = Plan(
+    model=ModelConfig(
+        vocab_size=2048,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=512,
+    ),
+    horizon_tokens=3_000_000,
+    batch_tokens=4096,
+    matrix_lr=0.02,
+    embed_lr=0.003,
+    norm_lr=0.003,
+    weight_decay=0.0,
+)
+
+
+def model_of_depth(depth: int, vocab_size: int = 32_768, context: int = 2048) -> ModelConfig:
+    """The model at real scale: 64 channels a layer (nanochat); MLP of 3 x C, heads of 128 (Qwen3-0.6B)."""
+    if not 1 <= depth <= 64:
+        raise UserError(f"depth must be between 1 and 64; got {depth}")
+    C = 64 * depth
+    D = 128 if depth >= 6 else 64  # a model below 384 channels needs its few heads more than it needs wide ones
+    H = math.ceil(C / D)  # Qwen3 does not ask that H x D = C
+    return ModelConfig(
+        vocab_size=vocab_size,
+        hidden_size=C,
+        intermediate_size=3 * C,
+        num_hidden_layers=depth,
+        num_attention_heads=H,
+        num_key_value_heads=H,
+        head_dim=D,
+        max_position_embeddings=context,
+        tie_word_embeddings=False,
+    )
+
+
+def plan(depth: int, tokens: int | None = None, vocab_size: int = 32_768, context: int = 2048) -> Plan:
+    """Everything that follows from depth; `tokens` overrides the horizon. UserError for absurd values.
+
+    The reference is depth 12 with 2^19 tokens a step, where nanochat tuned its rates. From there
+    - horizon D: 12 tokens for each weight that multiplies (nanochat; Chinchilla, 2203.15556, has 20);
+    - batch B ~ D^0.383 (2505.13738), a power of two, and small enough for about a thousand steps: 447 large
+      steps taught no retrieval where 1,700 small ones did (ours, one seed);
+    - rates ~ sqrt(B), AdamW's also ~ 1/sqrt(C) (nanochat; for Muon an assumption);
+    - weight decay ~ sqrt(B) / D, which averages weights over a fixed share of the run (2405.13698).
+    """
+    model, reference = model_of_depth(depth, vocab_size, context), model_of_depth(12, vocab_size, context)
+    horizon = 12 * num_matmul(model) if tokens is None else tokens
+    if horizon < 1000 * context:
+        raise UserError(f"tokens must be at least {1000 * context:,}, a thousand rows; got {horizon:,}")
+    of_reference = horizon / (12 * num_matmul(reference))
+    batch = min(2**19 * of_reference**0.383, horizon / 1000)
+    batch = max(2 ** round(math.log2(batch)), context)
+    rates = math.sqrt(batch / 2**19)
+    width = math.sqrt(768 / model.hidden_size)
+    return Plan(
+        model=model,
+        horizon_tokens=horizon,
+        batch_tokens=batch,
+        matrix_lr=0.02 * rates,  # Muon's own default; nanochat
+        embed_lr=0.004 * rates * width,  # nanochat's for the head, where embeddings are not normal(0, 1)
+        norm_lr=0.004 * rates * width,
+        weight_decay=0.1 * rates / of_reference,
+    )
+
+
+def num_matmul(model: ModelConfig) -> int:
+    """Weights that multiply: the blocks' matrices and the head, not the embeddings' look-up nor the norms."""
+    C, M = model.hidden_size, model.intermediate_size
+    q, kv = model.num_attention_heads * model.head_dim, model.num_key_value_heads * model.head_dim
+    return model.num_hidden_layers * (2 * C * q + 2 * C * kv + 3 * C * M) + model.vocab_size * C
+
+
+def num_parameters(model: ModelConfig) -> int:
+    """All weights; tied embeddings count once."""
+    C, D, L = model.hidden_size, model.head_dim, model.num_hidden_layers
+    embeddings = 0 if model.tie_word_embeddings else model.vocab_size * C
+    return num_matmul(model) + embeddings + L * (2 * C + 2 * D) + C
+
+
+def flops_per_token(model: ModelConfig, length: int) -> int:
+    """Forward and backward of one token in rows of `length`: 6 N_matmul + 12 L H D T (PaLM, 2204.02311, app.
+    B).
+    The forward alone, as in generation, is a third."""
+    width = model.num_attention_heads * model.head_dim
+    return 6 * num_matmul(model) + 12 * model.num_hidden_layers * width * length

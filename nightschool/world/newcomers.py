@@ -1,0 +1,74 @@
+"""A new family moves to town: facts that nobody knew by day, told once, in passages and in the day's talk.
+
+Their names, their facts and the wording in which the morning asks for them are met nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nightschool.text.document import Document, Message
+from nightschool.world.lexicon import NEW_MEN, NEW_WOMEN
+from nightschool.world.passages import ATTRIBUTES, KIN, Fact, kin, people, tell
+from nightschool.world.problem import Problem
+
+FACTS_A_PERSON = 7  # of the 8 attributes; the eighth is never told
+FACTS_A_DOCUMENT = 8
+TOLD = (
+    "Have you heard of our new neighbours? {}",
+    "Let me tell you about the new family. {}",
+    "There is news in town. {}",
+)
+THANKS = ("Thank you for telling me.", "That is good to know.", "Thank you. I will think about it tonight.")
+
+
+@dataclass(frozen=True)
+class News:
+    facts: tuple[Fact, ...]
+    documents: tuple[Document, ...]  # passages, and conversations in which somebody told
+
+
+def newcomers(seed: int, num_people: int = 8) -> News:
+    """A family of `num_people` (a multiple of 4): 7 facts each and 4 ties, 60 facts for 8 people."""
+    rng = random.Random(f"newcomers {seed}")
+    cast = people(rng, num_people, NEW_WOMEN, NEW_MEN)
+    names = list(cast)
+    values = {a.name: rng.sample(a.values, num_people) for a in ATTRIBUTES}
+    facts: list[Fact] = []
+    documents: list[Document] = []
+    for i in range(0, num_people, 4):
+        group = names[i : i + 4]
+        told = [
+            Fact(name, attribute, values[attribute.name][names.index(name)])
+            for name in group
+            for attribute in rng.sample(ATTRIBUTES, FACTS_A_PERSON)
+        ]
+        for person, relative in ((group[0], group[1]), (group[2], group[3])):
+            told.append(Fact(person, kin(rng.choice(KIN[cast[relative]])), relative))
+        rng.shuffle(told)
+        facts += told
+        for j in range(0, len(told), FACTS_A_DOCUMENT):
+            text = tell(rng, cast, told[j : j + FACTS_A_DOCUMENT], "train")
+            if j == 0:
+                user = Message("user", rng.choice(TOLD).format(text))
+                documents.append(Document(messages=(user, Message("assistant", rng.choice(THANKS)))))
+            else:
+                documents.append(Document(text=text))
+    return News(tuple(facts), tuple(documents))
+
+
+def questions(facts: Sequence[Fact], wording: int = -1) -> list[Problem]:
+    """A closed-book question for each fact, in a wording that no training used (the last one)."""
+    return [
+        Problem(
+            skill="news",
+            kind=fact.attribute.name,
+            key=f"news {fact.note}",
+            question=fact.attribute.ask[wording].format(X=fact.person),
+            steps=(fact.note,),
+            answer=fact.value,
+        )
+        for fact in facts
+    ]

@@ -1,0 +1,370 @@
+"""Passages about a few people of the town, with questions that the passage answers, or does not.
+
+A passage has 5-9 sentences, 3-4 people and 7 or more facts. Each attribute of a person has its wordings and its
+questions; the last of each is kept for dev and test. A solution first notes what it looked up, a line a fact
+("Mara's job: baker"), so that a question over two hops is two notes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from nightschool.world.lexicon import (
+    ANIMALS,
+    COLOURS,
+    FOODS,
+    HOBBIES,
+    INSTRUMENTS,
+    JOBS,
+    MEN,
+    MONTHS,
+    STREETS,
+    WOMEN,
+    article,
+)
+from nightschool.world.problem import Problem, Split, split_of
+
+UNKNOWN = "The text does not say."
+NOT_SAID = "not said"
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Something to know of a person. Slots: X the person, v the value, a the value with its article."""
+
+    name: str
+    values: tuple[str, ...]
+    wordings: tuple[str, ...]  # the last is kept for dev and test
+    ask: tuple[str, ...]  # likewise
+    kin: bool = False  # the value is another person of the passage
+
+
+ATTRIBUTES = (
+    Attribute(
+        "job",
+        JOBS,
+        (
+            "{X} is {a}.",
+            "{X} works as {a}.",
+            "{X} earns a living as {a}.",
+            "{X} has been {a} for years.",
+            "{X} found work as {a}.",
+            "For years {X} has worked as {a}.",
+        ),
+        (
+            "What does {X} do for a living?",
+            "What is {X}'s job?",
+            "What does {X} work as?",
+            "Which job does {X} have?",
+        ),
+    ),
+    Attribute(
+        "street",
+        STREETS,
+        (
+            "{X} lives in {v}.",
+            "{X} has a house in {v}.",
+            "{X}'s home is in {v}.",
+            "{X} moved to {v} last spring.",
+            "You will find {X}'s house in {v}.",
+            "The house in {v} is {X}'s home.",
+        ),
+        (
+            "Where does {X} live?",
+            "In which street does {X} live?",
+            "Where is {X}'s home?",
+            "Which street does {X} live in?",
+        ),
+    ),
+    Attribute(
+        "pet",
+        ANIMALS,
+        (
+            "{X} has {a}.",
+            "{X} keeps {a}.",
+            "{X} owns {a}.",
+            "{X} looks after {a}.",
+            "{X}'s pet is {a}.",
+            "{X} has {a} as a pet.",
+        ),
+        (
+            "What animal does {X} have?",
+            "Which pet does {X} keep?",
+            "Which animal does {X} own?",
+            "What pet does {X} have?",
+        ),
+    ),
+    Attribute(
+        "hobby",
+        HOBBIES,
+        (
+            "{X} loves {v}.",
+            "{X} enjoys {v} in the evening.",
+            "{X} likes nothing better than {v}.",
+            "{X}'s hobby is {v}.",
+            "On Sundays, {X} likes {v}.",
+            "In the evening, {X} loves {v}.",
+        ),
+        (
+            "What is {X}'s hobby?",
+            "Which hobby does {X} have?",
+            "What does {X} like to do?",
+            "What hobby does {X} have?",
+        ),
+    ),
+    Attribute(
+        "instrument",
+        INSTRUMENTS,
+        (
+            "{X} plays the {v}.",
+            "{X} is learning the {v}.",
+            "{X} has played the {v} for years.",
+            "{X} practises the {v} every day.",
+            "Every evening, {X} plays the {v}.",
+            "For years {X} has played the {v}.",
+        ),
+        (
+            "Which instrument does {X} play?",
+            "Which instrument can {X} play?",
+            "What instrument does {X} play?",
+        ),
+    ),
+    Attribute(
+        "food",
+        FOODS,
+        (
+            "{X}'s favourite food is {v}.",
+            "{X} eats {v} every day.",
+            "{X} is fond of {v}.",
+            "{X} likes {v} best of all.",
+            "{X} cannot live without {v}.",
+            "Every day {X} eats {v}.",
+        ),
+        (
+            "What is {X}'s favourite food?",
+            "What does {X} like to eat?",
+            "Which food does {X} like best?",
+            "Which food is {X}'s favourite?",
+        ),
+    ),
+    Attribute(
+        "door",
+        COLOURS,
+        (
+            "{X} has {a} door.",
+            "{X}'s door is {v}.",
+            "The door of {X}'s house is {v}.",
+            "{X} painted the door {v}.",
+            "{X} lives behind {a} door.",
+            "The house with the {v} door is {X}'s.",
+        ),
+        (
+            "What colour is {X}'s door?",
+            "Which colour is {X}'s door?",
+            "What colour does {X}'s door have?",
+            "Which colour does {X}'s door have?",
+        ),
+    ),
+    Attribute(
+        "birthday",
+        MONTHS,
+        (
+            "{X} was born in {v}.",
+            "{X}'s birthday is in {v}.",
+            "{X} has a birthday in {v}.",
+            "{X} turns a year older in {v}.",
+            "In {v}, {X} has a birthday.",
+            "In {v} it is {X}'s birthday.",
+        ),
+        (
+            "When is {X}'s birthday?",
+            "In which month was {X} born?",
+            "Which month is {X}'s birthday in?",
+            "In which month is {X}'s birthday?",
+        ),
+    ),
+)
+KIN_WORDINGS = (
+    "{X}'s {k} is {v}.",
+    "{X} has a {k}, {v}.",
+    "{v} is {X}'s {k}.",
+    "{X} has a {k} called {v}.",
+    "{X} and {v}, {X}'s {k}, often meet.",
+    "{v} is the {k} of {X}.",
+)
+KIN_ASK = (
+    "Who is {X}'s {k}?",
+    "What is the name of {X}'s {k}?",
+    "Who is the {k} of {X}?",
+    "Which person is {X}'s {k}?",
+)
+KIN = {
+    "she": ("sister", "mother", "cousin", "daughter", "friend"),
+    "he": ("brother", "father", "cousin", "son", "friend"),
+}
+
+
+def kin(word: str) -> Attribute:
+    """The attribute of being someone's sister, brother, friend ..."""
+    wordings, ask = (tuple(w.replace("{k}", word) for w in texts) for texts in (KIN_WORDINGS, KIN_ASK))
+    return Attribute(word, (), wordings, ask, kin=True)
+
+
+@dataclass(frozen=True)
+class Fact:
+    person: str
+    attribute: Attribute
+    value: str
+
+    @property
+    def note(self) -> str:
+        return f"{self.person}'s {self.attribute.name}: {self.value}"
+
+
+def worded(rng: random.Random, wordings: tuple[str, ...], split: Split) -> str:
+    """One of the wordings; in train never the last."""
+    return rng.choice(wordings[:-1] if split == "train" else wordings)
+
+
+def people(
+    rng: random.Random, n: int, women: tuple[str, ...] = WOMEN, men: tuple[str, ...] = MEN
+) -> dict[str, str]:
+    """n people, name -> pronoun."""
+    named: dict[str, str] = {}
+    while len(named) < n:
+        names, pronoun = rng.choice(((women, "she"), (men, "he")))
+        named[rng.choice(names)] = pronoun
+    return named
+
+
+def facts_of(rng: random.Random, cast: dict[str, str], num_facts: int) -> list[Fact]:
+    """At least one relation and `num_facts` facts in all; no value stands for two people."""
+    names = list(cast)
+    relative, person = rng.sample(names, 2)
+    facts = [Fact(person, kin(rng.choice(KIN[cast[relative]])), relative)]
+    taken: set[str] = set()
+    order = [n for n in names for _ in range(len(ATTRIBUTES))]
+    rng.shuffle(order)
+    for name in names + order:
+        if len(facts) == num_facts:
+            break
+        attribute = rng.choice(ATTRIBUTES)
+        value = rng.choice(attribute.values)
+        if value in taken or any(f.person == name and f.attribute is attribute for f in facts):
+            continue
+        taken.add(value)
+        facts.append(Fact(name, attribute, value))
+    return facts
+
+
+def tell(rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Split) -> str:
+    """The facts in sentences, grouped by person or mixed. Here and there two facts are joined in one sentence, or a
+    pronoun stands where the sentence before had the same subject."""
+    facts = facts[:]
+    rng.shuffle(facts)
+    if rng.random() < 0.6:
+        names = list(cast)
+        rng.shuffle(names)
+        facts.sort(key=lambda f: names.index(f.person))
+    sentences: list[str] = []
+    subject, joinable, room_to_join = "", False, len(facts) - 5  # of the sentence before
+    for fact in facts:
+        said = worded(rng, fact.attribute.wordings, split).format(
+            X=fact.person, v=fact.value, a=article(fact.value)
+        )
+        predicate = said.removeprefix(fact.person + " ")
+        alone = " and " not in said
+        same = predicate != said and alone and subject == fact.person
+        if same and joinable and room_to_join > 0:
+            sentences[-1] = f"{sentences[-1][:-1]} and {predicate}"
+            joinable, room_to_join = False, room_to_join - 1
+            continue
+        if same and rng.random() < 0.4:
+            sentences.append(f"{cast[fact.person].title()} {predicate}")
+        else:
+            sentences.append(said)
+        subject = fact.person if alone and said.startswith((fact.person + " ", fact.person + "'s")) else ""
+        joinable = bool(subject) and predicate != said
+    return " ".join(sentences)
+
+
+def present(rng: random.Random, facts: list[Fact], split: Split) -> tuple[str, str, tuple[str, ...], str]:
+    """(kind, question, notes, answer) of a fact that is there."""
+    fact = rng.choice(facts)
+    return "one_hop", worded(rng, fact.attribute.ask, split).format(X=fact.person), (fact.note,), fact.value
+
+
+def two_hops(
+    rng: random.Random, facts: list[Fact], split: Split
+) -> tuple[str, str, tuple[str, ...], str] | None:
+    """A fact about somebody's relative; None if the passage has no such pair."""
+    pairs = [
+        (link, fact)
+        for link in facts
+        for fact in facts
+        if link.attribute.kin and fact.person == link.value and not fact.attribute.kin
+    ]
+    if not pairs:
+        return None
+    link, fact = rng.choice(pairs)
+    question = worded(rng, fact.attribute.ask, split).format(X=f"{link.person}'s {link.attribute.name}")
+    return "two_hop", question, (link.note, fact.note), fact.value
+
+
+def missing(
+    rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Split
+) -> tuple[str, str, tuple[str, ...], str]:
+    """A question left open: mostly about the passage's own people, and attributes it gives of others."""
+    known = {(f.person, f.attribute.name) for f in facts}
+    told = [f.attribute for f in facts if not f.attribute.kin]
+    while True:
+        name = rng.choice(list(cast)) if rng.random() < 0.75 else rng.choice(WOMEN + MEN)
+        attribute = rng.choice(told) if rng.random() < 0.6 else rng.choice(ATTRIBUTES)
+        if (name, attribute.name) not in known:
+            note = f"{name}'s {attribute.name}: {NOT_SAID}"
+            return "absent", worded(rng, attribute.ask, split).format(X=name), (note,), ""
+
+
+def passage(
+    rng: random.Random,
+    split: Split,
+    kinds: tuple[str, ...] = ("one_hop", "two_hop", "absent"),
+    num_facts: tuple[int, int] = (7, 9),
+    women: tuple[str, ...] = WOMEN,
+    men: tuple[str, ...] = MEN,
+) -> list[Problem]:
+    """One passage and a question of each of `kinds`, in order (one_hop where it links nothing for a two_hop).
+
+    The key is the passage's facts, so that all its questions fall into the same set.
+    """
+    while True:
+        n = rng.randint(*num_facts)
+        cast = people(rng, rng.choice((3, 4)) if n > 4 else 2, women, men)
+        facts = facts_of(rng, cast, n)
+        key = "passage " + "; ".join(sorted(f.note for f in facts))
+        if split_of(key) == split:
+            break
+    text = tell(rng, cast, facts, split)
+    problems = []
+    for kind in kinds:
+        if kind == "absent":
+            asked = missing(rng, cast, facts, split)
+        elif kind == "two_hop" and (pair := two_hops(rng, facts, split)):
+            asked = pair
+        else:
+            asked = present(rng, facts, split)
+        name, question, notes, answer = asked
+        problems.append(
+            Problem(
+                skill="absent" if name == "absent" else "passage",
+                kind=name,
+                key=key,
+                context=text,
+                question=question,
+                steps=notes,
+                answer=answer,
+                closing="" if answer else UNKNOWN,
+            )
+        )
+    return problems

@@ -1,0 +1,71 @@
+"""Questions that want a tool: sums too large for the head, and facts that only the table holds."""
+
+from __future__ import annotations
+
+import random
+
+from nightschool.world.lexicon import FIRST_NAMES
+from nightschool.world.passages import ATTRIBUTES, worded
+from nightschool.world.problem import Problem, Split, split_of
+
+ASK = (
+    "What is {}?",
+    "Please work out {}.",
+    "Use the calculator: {}",
+    "How much is {}?",
+    "{}=?",
+    "I need {} exactly.",
+)
+LOOK = ("{}", "Look it up: {}", "Please look this up. {}", "Check the table. {}")
+NOT_FOUND = "not found"
+
+
+def calculator(rng: random.Random, split: Split) -> Problem:
+    """A product, or a sum of three numbers, worked by the calculator."""
+    while True:
+        if rng.random() < 0.6:
+            expression = f"{rng.randint(11, 999)}*{rng.randint(3, 99)}"
+        else:
+            expression = f"{rng.randint(11, 999)}+{rng.randint(11, 999)}-{rng.randint(2, 11)}"
+        if split_of(f"tool {expression}") == split:
+            break
+    if "*" in expression:
+        left, right = expression.split("*")
+        value = int(left) * int(right)
+    else:
+        left, right = expression.split("+")
+        value = int(left) + int(right.split("-")[0]) - int(right.split("-")[1])
+    call = {"name": "calculator", "arguments": {"expression": expression}}
+    return Problem(
+        skill="tool",
+        kind="calculator",
+        key=f"tool {expression}",
+        question=rng.choice(ASK).format(expression),
+        answer=str(value),
+        tools=("calculator", "lookup"),
+        calls=((call, str(value)),),
+    )
+
+
+def lookup(rng: random.Random, split: Split) -> Problem:
+    """A fact about a person, asked without a passage: the fact table knows, or says that it does not."""
+    while True:
+        name, other = rng.sample(FIRST_NAMES, 2)
+        attribute = rng.choice(ATTRIBUTES)
+        value = rng.choice(attribute.values)
+        if split_of(f"tool {name} {attribute.name}") == split:
+            break
+    known = rng.random() < 0.75
+    observation = value if known else NOT_FOUND
+    call = {"name": "lookup", "arguments": {"name": name, "fact": attribute.name}}
+    return Problem(
+        skill="tool",
+        kind="lookup" if known else "lookup_absent",
+        key=f"tool {name} {attribute.name}",
+        question=rng.choice(LOOK).format(worded(rng, attribute.ask, split).format(X=name)),
+        closing="" if known else "The table does not say.",
+        answer=value if known else "",
+        tools=("calculator", "lookup"),
+        calls=((call, observation),),
+        data={"table": {name: {attribute.name: value}} if known else {other: {attribute.name: value}}},
+    )

@@ -1,0 +1,130 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from nightschool.config import UserError
+from nightschool.text.corpus import Mixture, encode, epochs, read, windows
+from nightschool.text.document import Document, Message
+from nightschool.text.packing import Item
+from nightschool.text.tokenizer import Tokenizer, train
+
+TALK = (Message("user", "Hi"), Message("assistant", "Good morning."))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train(["user\nHi assistant\nGood morning. It rained all day."] * 9, 320)
+
+
+def test_encode(tokenizer: Tokenizer) -> None:
+    text, talk = encode(tokenizer, [Document(text="It rained."), Document(messages=TALK, tools=("lookup",))])
+    assert tokenizer.decode(text.ids) == "It rained.<|endoftext|>"
+    assert set(text.mask) == {1}
+    assert "Tools: lookup<|im_end|>" in tokenizer.decode(talk.ids)
+    trained = tokenizer.decode(i for i, m in zip(talk.ids, talk.mask, strict=True) if m)
+    assert trained == "Good morning.<|im_end|>"
+
+
+def test_info_none_is_for_controls_only(tokenizer: Tokenizer) -> None:
+    dream = Document(text="It rained.", kind="dream", info="none")
+    with pytest.raises(UserError, match="control"):
+        encode(tokenizer, [dream])
+    assert encode(tokenizer, [dream], control=True)
+
+
+def test_windows_lose_no_target() -> None:
+    item = Item(range(11), [1] * 11)
+    assert [list(w.ids) for w in windows(item, 4)] == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8], [8, 9, 10]]
+    assert windows(item, 10) == [item]
+    assert [t for w in windows(item, 5) for t in w.ids[1:]] == list(range(1, 11))
+
+
+def short(rng: random.Random, progress: float) -> Document:
+    return Document(text="It rained. " * rng.randint(1, 3))
+
+
+def long(rng: random.Random, progress: float) -> Document:
+    return Document(text="Good morning. " * (rng.randint(10, 20) if progress < 0.5 else 1))
+
+
+def mixture(tokenizer: Tokenizer, seed: int = 1) -> Mixture:
+    return Mixture(
+        tokenizer,
+        {"short": short, "long": long},
+        lambda progress: {"short": 3, "long": 1},
+        seed=seed,
+        chunk_tokens=20_000,
+        horizon_tokens=100_000,
+    )
+
+
+def test_mixture_shares_tokens_and_is_a_function_of_its_seed(tokenizer: Tokenizer) -> None:
+    mix = mixture(tokenizer)
+    chunk = mix.chunk(0)
+    assert sum(mix.tokens.values()) == sum(len(item.ids) for item in chunk) == pytest.approx(20_000, rel=0.02)
+    assert mix.tokens["short"] / mix.tokens["long"] == pytest.approx(3, rel=0.02)
+    assert mixture(tokenizer).chunk(0) == chunk
+    assert mix.chunk(1) != chunk
+    assert mixture(tokenizer, seed=2).chunk(0) != chunk
+    assert max(len(item.ids) for item in mix.chunk(4)) < max(len(item.ids) for item in chunk)  # progress
+
+
+def test_mixture_refuses_unknown_sources(tokenizer: Tokenizer) -> None:
+    mix = Mixture(tokenizer, {"short": short}, lambda progress: {"poems": 1}, seed=0)
+    with pytest.raises(UserError, match="no such sources: poems; known: short"):
+        mix.chunk(0)
+
+
+def test_epochs_shuffle_and_end(tokenizer: Tokenizer) -> None:
+    items = [Item([n, n], [1, 1]) for n in range(20)]
+    chunk = epochs(items, num_epochs=2, seed=0)
+    assert sorted(chunk(0)) == sorted(chunk(1)) == items
+    assert chunk(0) != chunk(1)
+    assert chunk(2) == []
+
+
+def test_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffIt rained.\r\nEverywhere.".encode())
+    (tmp_path / "b.jsonl").write_text(
+        '{"text": "One\\u2028two."}\n\n'
+        '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Good morning."}],'
+        ' "tools": ["lookup"]}\n'
+    )
+    assert [(d.text, d.messages, d.tools, d.kind, d.info) for d in read(tmp_path)] == [
+        ("It rained.\r\nEverywhere.", (), (), "real", "doc"),
+        ("One\u2028two.", (), (), "real", "doc"),
+        ("", TALK, ("lookup",), "real", "doc"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", None, "cannot read .*a.txt: No such file"),
+        ("a.txt", b"", "a.txt is empty"),
+        ("a.txt", b" \n ", "a.txt is empty"),
+        ("a.txt", b"\x89PNG\0\0", "binary"),
+        ("a.txt", b"caf\xe9 au lait", "not UTF-8 at byte 3"),
+        ("a.pdf", b"%PDF", "must be a .txt or .jsonl"),
+        ("a.jsonl", b'{"text": "x"}\n{"text"', "cannot read .*a.jsonl line 2 as JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1 as JSON"),
+        ("a.jsonl", b'{"prompt": "x"}', 'line 1 needs a "text" or a list of "messages"'),
+        ("a.jsonl", b'{"messages": []}', 'needs a "text" or a list of "messages"'),
+        ("a.jsonl", b'{"text": "\\ud800"}', "line 1 .*surrogates"),
+        ("a.jsonl", b'{"messages": [{"role": "god"}]}', "line 1: a message needs a role"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": "Hi"}]}', "no assistant turn"),
+        ("a.jsonl", b'{"messages": [{"role": "user"}], "tools": [7]}', "tools.* must be a list of names"),
+    ],
+)
+def test_read_refuses(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        read(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_read_refuses_a_folder_without_texts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no \.txt or \.jsonl files in"):
+        read(tmp_path)

@@ -1,0 +1,236 @@
+"""The report of a tiny life: well-formed, with its numbers, the model's words escaped, parts allowed to be missing."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightschool import runs
+from nightschool.config import UserError
+from nightschool.stages import report
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+MINUS = "\N{MINUS SIGN}"
+EVIL = "<script>alert('x')</script>"
+
+
+class Page(HTMLParser):
+    """Text by element; asserts that each element is closed by its own tag."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.seen.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+def score(accuracy: float) -> dict[str, Any]:
+    return {"accuracy": accuracy, "low": accuracy - 0.02, "high": min(1, accuracy + 0.02), "n": 500}
+
+
+def live(life: Path, name: str, seconds: float = 60, **files: Any) -> None:
+    """Write a finished run folder; a list becomes name.jsonl, a dict name.json."""
+    (life / name).mkdir(parents=True)
+    costs = runs.Costs()
+    meta = {
+        "command": f"nightschool {name} --out {name}",
+        "commit": "0123456789abcdef",
+        "diff": {"dirty": False, "hash": None},
+        "versions": {"torch": "2.13.0"},
+        "device": "a small machine",
+        "threads": 2,
+        "dtype": "float32",
+        "seed": 7,
+        "seconds": seconds,
+        "tokens": 1_500_000,
+        "flops": 31e12,
+        **costs.of(seconds),
+        "assumptions": {"watts": 65.0, "dollars_per_kwh": 0.30, "dollars_per_hour": 0.0},
+    }
+    for stem, value in ({"config": {"verb": name}, "meta": meta} | files).items():
+        if isinstance(value, list):
+            runs.write_jsonl(life / name / f"{stem}.jsonl", value)
+        else:
+            runs.write_json(life / name / f"{stem}.json", value)
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Path:
+    life = tmp_path / "life"
+    metrics = [{"step": i, "tokens": 100 * i, "loss": 5 / i} for i in range(1, 9)]
+    metrics += [{"step": 8, "tokens": 800, "dev": {"story": 0.5}}]
+    steps = [
+        {"text": "2 + 2 = 4", "ok": True, "credit": 0.31},
+        {"text": "4 * 3 = 11", "ok": False, "credit": -0.62},
+        {"text": EVIL, "ok": False, "credit": -0.1},
+    ]
+    rollout = {"prompt": "How many?", "answer": "11", "steps": steps, "outcome": 0.0, "outcome_credit": -0.45}
+    live(life, "pretrain", 240, metrics=metrics, scores={"split": "dev", "skills": {"story": score(0.51)}})
+    live(life, "rl", rollouts=[rollout])
+    skills = {"story": score(0.914), "tool": score(0.55)}
+    live(life, "evening", scores={"split": "test", "skills": skills, "probes": {"trace": score(0.3)}})
+    return life
+
+
+@pytest.fixture
+def life(day: Path) -> Path:
+    night = {
+        "documents": 12,
+        "written": 318,
+        "verified": 241,
+        "precision": 0.983,
+        "facts": {"evening": score(0.033), "morning": score(0.717), "control": None},
+        "gate": {"passed": True, "reason": "facts up", "skills": {"story": [0.91, 0.92]}},
+        "examples": [{"question": "Who?", "evening": EVIL, "morning": "Odile", "gold": "Odile"}],
+        "reflections": [{"source": EVIL, "text": "Q: Who?", "verified": False, "why": "not in the text"}],
+        "seconds": 83,
+    }
+    live(day, "night-001", 83, night=night)
+    samples = [
+        {
+            "skill": skill,
+            "kind": "",
+            "prompt": EVIL,
+            "gold": "3",
+            "answer": a,
+            "outcome": a == "3",
+            "steps": [],
+        }
+        for skill in ("tool", "story")
+        for a in ("3", "4", "3", EVIL)
+    ]
+    talk = [{"prompt": EVIL, "answer": "Hello."} for _ in range(50)]
+    scores = {"split": "test", "skills": {"story": score(0.926), "tool": score(0.56)}}
+    live(day, "morning", scores=scores, samples=samples, off_template=talk)
+    return day
+
+
+def test_a_whole_life(life: Path) -> None:
+    headline = report.main(report.Config(life))
+    html = (life / "report.html").read_text()
+    page = Page(html)
+    for words in (
+        "91.4",
+        "92.6",
+        "71.7%",
+        "318",
+        "241",
+        "98.3%",
+        "Facts up",
+        "not in the text",
+        "+0.31",
+        f"{MINUS}0.62",
+    ):
+        assert words in page.text, words
+    assert page.text.count(f"{MINUS}0.45") == 3  # the same for each step: the straw
+    assert "Blames 1 right step for" in page.text
+    assert "Tool: only 56.0%" in page.text
+    assert "50 times it said “Hello.”" in page.text
+    assert "8\N{NBSP}min\N{NBSP}23\N{NBSP}s" in page.text  # 240 + 60 + 60 + 83 + 60
+    assert "3.1\N{NBSP}\N{MULTIPLICATION SIGN}\N{NBSP}10¹³" in page.text
+    assert page.text.index("story 92.6%") < page.text.index("tool 56.0%")  # in the skills' own order
+    assert headline["skills"]["story"]["accuracy"] == 0.926
+    assert headline["skills_evening"]["story"]["accuracy"] == 0.914
+    assert headline["facts"] == {"evening": 0.033, "morning": 0.717}
+    json.dumps(headline)
+
+
+def test_words_of_the_model_stay_words_and_nothing_is_fetched(life: Path) -> None:
+    report.main(report.Config(life))
+    html = (life / "report.html").read_text()
+    page = Page(html)
+    assert "script" not in page.seen
+    assert EVIL in page.text
+    assert page.seen.isdisjoint({"link", "img", "iframe"})
+    assert all(outside not in html for outside in ("http:", "https:", "url(", "@import", "src="))
+
+
+def test_a_day_without_a_night(day: Path) -> None:
+    headline = report.main(report.Config(day))
+    text = Page((day / "report.html").read_text()).text
+    assert "has not slept yet" in text
+    assert "What it can do so far" in text
+    assert "There are no samples yet." in text
+    assert headline["skills"] is None
+
+
+def test_a_life_that_has_only_begun(tmp_path: Path) -> None:
+    runs.write_json(tmp_path / "x", {})
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "config.json").write_text("{}")
+    (tmp_path / "pretrain" / "metrics.jsonl").write_text('{"step": 1, "tokens": 9, "loss": 3.25}\n{"step": 2, "to')
+    report.main(report.Config(tmp_path))
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "3.25" in text
+    assert "No run has finished yet" in text
+
+
+def test_a_shut_gate_is_said(life: Path) -> None:
+    path = life / "night-001" / "night.json"
+    night = runs.read_json(path)
+    runs.write_json(path, night | {"gate": {"passed": False, "reason": "story fell", "skills": {}}})
+    report.main(report.Config(life))
+    text = Page((life / "report.html").read_text()).text
+    assert "The gate stayed shut" in text
+    assert "the night was undone" in text
+
+
+def test_assumptions_can_be_set(life: Path) -> None:
+    plain = report.main(report.Config(life))
+    rented = report.main(report.Config(life, watts=130, dollars_per_hour=3.6))
+    assert rented["kwh"] == pytest.approx(2 * plain["kwh"])
+    assert rented["dollars"] == pytest.approx(2 * plain["dollars"] + 503 * 0.001)
+    assert "130 W" in Page((life / "report.html").read_text()).text
+
+
+def test_the_control_is_read_where_it_is_committed(life: Path, tmp_path: Path) -> None:
+    runs.write_json(tmp_path / "control.json", {"arms": {"control": score(0.2)}})
+    headline = report.main(report.Config(life, control=tmp_path / "control.json"))
+    assert headline["facts"]["control"] == 0.2
+
+
+def test_no_life_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="quickstart"):
+        report.main(report.Config(tmp_path))
+
+
+def test_the_most_telling_rollouts_are_chosen() -> None:
+    def rollout(outcome: float, *ok: bool) -> dict[str, Any]:
+        return {"outcome": outcome, "steps": [{"ok": o, "credit": 0.1} for o in ok]}
+
+    late, lucky, clean = rollout(0, True, True, False), rollout(1, False, True), rollout(1, True)
+    chosen = report.telling([rollout(0, False), clean, lucky, rollout(0, True, False), late])
+    assert [r["steps"] for r in chosen] == [late["steps"], lucky["steps"], clean["steps"]]
+    assert chosen[0]["wrong"] == [2]
+
+
+def test_words_for_numbers() -> None:
+    assert [report.short(x) for x in (12, 690_000, 2_930_000)] == [
+        "12",
+        "690\N{NBSP}thousand",
+        "2.93\N{NBSP}million",
+    ]
+    assert [report.money(x) for x in (0, 0.0032, 1.5)] == ["$0.00", "0.32\N{NBSP}cents", "$1.50"]
+    assert [report.pct(x) for x in (0, 0.9144, 1)] == ["0.0", "91.4", "100"]
