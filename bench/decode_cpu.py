@@ -62,7 +62,7 @@ def sides(head_dim: int, dtype: torch.dtype, batch: int) -> tuple[Callable[[], A
     for p in model.parameters():
         p.data.normal_(1.0 if p.ndim == 1 else 0.0, 0.05, generator=generator)
     with torch.device("meta"):
-        theirs = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**asdict(model_config)))
+        theirs: Any = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**asdict(model_config)))
     theirs.load_state_dict({k: v.to(dtype) for k, v in model.state_dict().items()}, assign=True)
     theirs.model.rotary_emb = type(theirs.model.rotary_emb)(theirs.config)  # its buffers were on meta too
     theirs.eval().tie_weights()

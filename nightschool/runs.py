@@ -62,7 +62,7 @@ class Run:
     @staticmethod
     def open(out: Path, verb: str, config: Any) -> Run:
         """Create DIR and its config.json, or go on with the same run. UserError if it holds another."""
-        asked = {"verb": verb, "config": plain(config)}
+        asked = {"verb": verb, "config": plain(config, out)}
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} is a file; choose a folder with --out")
         out.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,8 @@ class Run:
         path = self.path("metrics.jsonl")
         if not path.exists():
             return []
-        whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        with path.open(encoding="utf-8") as file:
+            whole = [line for line in file if line.endswith("\n")]
         rows = [row for row in map(json.loads, whole) if row["step"] <= step]
         write_jsonl(path, rows)
         return rows
@@ -143,10 +144,13 @@ class Run:
         return whole
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """A configuration as JSON has it, without `out`: a folder that was moved is the same run."""
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return {name: value for name, value in values.items() if name != "out"}
+def plain(config: Any, out: Path) -> dict[str, Any]:
+    """A configuration as JSON has it, paths as seen from `out`: a life that was moved whole holds the same runs."""
+
+    def seen_from_out(path: Path) -> str:
+        return os.path.relpath(path, out)
+
+    return json.loads(json.dumps(dataclasses.asdict(config), default=seen_from_out))
 
 
 def refuse_other(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:

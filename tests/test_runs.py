@@ -37,11 +37,11 @@ class Config:
 
 def test_opens_anew_and_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "life" / "sft"
-    run = Run.open(out, "sft", Config(out))
-    assert read_json(out / "config.json")["config"]["corpus"] == "town"
+    run = Run.open(out, "sft", Config(out, out.parent / "town"))
+    assert read_json(out / "config.json")["config"]["corpus"] == "../town"
     run.log(step=1, loss=2.5)
-    out.rename(tmp_path / "moved")
-    run = Run.open(tmp_path / "moved", "sft", Config(tmp_path / "moved"))
+    out.parent.rename(tmp_path / "moved")  # a life that was moved whole goes on
+    run = Run.open(tmp_path / "moved" / "sft", "sft", Config(tmp_path / "moved" / "sft", tmp_path / "moved" / "town"))
     run.log(step=2, loss=2.0)
     assert [row["loss"] for row in read_jsonl(run.path("metrics.jsonl"))] == [2.5, 2.0]
     assert not run.done

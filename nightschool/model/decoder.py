@@ -5,7 +5,7 @@ are one matrix; each norm's weight and sqrt(n) are folded into the matrix that f
 side, so that a rotation is one complex product; what can be is done in place. But: no paging of the cache, no
 quantisation, one device.
 
-The cache is (layer, slot·G, key | value, column, D), float32 always: a CPU multiplies one row by a bfloat16 matrix slower.
+The cache is (layer, slot·G, key | value, column, D) and float32: one query a head is slower in bfloat16 on a CPU.
 A slot's tokens fill its columns from 0. Active rows hold the first slots, so a layer's keys and values are slices.
 
 B rows, N tokens in a pass; C channels, H query heads, G key-value heads, D head dim.

@@ -28,9 +28,7 @@ def first_error(group: Sequence[Attempt]) -> list[list[float]]:
     Lines after an attempt's first error get nothing: they were never given a chance.
     """
     right = [[*a.verdict.steps, a.verdict.first_error is None] for a in group]
-    reached = [
-        len(a.verdict.steps) if a.verdict.first_error is None else a.verdict.first_error for a in group
-    ]
+    reached = [len(a.verdict.steps) if a.verdict.first_error is None else a.verdict.first_error for a in group]
     credits = [[0.0] * len(steps) for steps in right]
     for line in range(max(reached) + 1):
         alive = [i for i in range(len(group)) if reached[i] >= line]

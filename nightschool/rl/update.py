@@ -17,7 +17,7 @@ LARGEST_RATIO = 2.0  # engine and model differ by rounding alone, so this seldom
 
 
 def policy(model: Transformer, batch: Batch) -> Losses:
-    """"policy" is averaged over the sampled tokens, "replay" over the replayed ones."""
+    """ "policy" is averaged over the sampled tokens, "replay" over the replayed ones."""
     logp = log_probs(model, batch)  # (B, T), 0 where weights are 0
     replayed = batch.streams["ce_weight"]
     sampled = batch.weights * (replayed == 0)

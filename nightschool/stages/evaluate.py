@@ -25,7 +25,7 @@ class Config:
     n_probes: int = 100  # problems per harder probe; 0 = none
     seed: int = 0  # of the problems
     threads: int = 0  # 0 = one a core
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto = a second's probe
+    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
 
     def __post_init__(self) -> None:
         at_least(self, 1, "n")

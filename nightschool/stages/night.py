@@ -26,13 +26,12 @@ from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
 from nightschool.text.document import Document
 from nightschool.train.course import course
-from nightschool.train.plan import QUICKSTART, flops_per_token
+from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
 from nightschool.world import school
 from nightschool.world.newcomers import News, newcomers, questions
 from nightschool.world.problem import Problem
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
-LENGTH = 100  # mean positions of a row, for counting FLOPs
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def main(config: Config) -> dict[str, Any]:
         sources={**school.SOURCES, "tonight": tonight},
         tokens=config.tokens,
         seed=config.seed,
-        packed=False,
+        row_length=QUICKSTART_ROW,
         lr_scale=config.lr_scale,
         save_seconds=config.save_seconds,
     )
@@ -143,7 +142,7 @@ def main(config: Config) -> dict[str, Any]:
     run.finish(
         seconds=end.seconds,
         tokens=end.tokens,
-        flops=end.tokens * flops_per_token(model.config, LENGTH),
+        flops=end.tokens * flops_per_token(model.config, QUICKSTART_ROW),
         device=device.name,
         threads=device.threads,
         dtype=dtype,

@@ -13,7 +13,7 @@ from nightschool.model.transformer import Transformer
 from nightschool.runs import Costs, Run
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.course import course
-from nightschool.train.plan import QUICKSTART, flops_per_token
+from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
 from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture that has read about a made-up town, and nothing else."
@@ -23,7 +23,7 @@ CARD = "A small model of the Qwen3 architecture that has read about a made-up to
 class Config:
     out: Path = Path("life/pretrain")  # the run folder
     tokenizer: Path = Path("life/tokenizer")  # a run of `nightschool tokenizer`
-    tokens: int = QUICKSTART.horizon_tokens  # the horizon
+    tokens: int = QUICKSTART.horizon_tokens // 3  # the horizon
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
     seed: int = 0
     threads: int = 0  # 0 = one a core
@@ -53,14 +53,15 @@ def main(config: Config) -> dict[str, Any]:
             tokens=config.tokens,
             minutes=config.minutes,
             seed=config.seed,
-            packed=True,
+            row_length=QUICKSTART_ROW,
+            decay=0.0,  # school goes on from here at full rates
             save_seconds=config.save_seconds,
         )
         exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,
-            flops=end.tokens * flops_per_token(QUICKSTART.model, QUICKSTART.model.max_position_embeddings),
+            flops=end.tokens * flops_per_token(QUICKSTART.model, QUICKSTART_ROW),
             device=device.name,
             threads=device.threads,
             dtype=dtype,

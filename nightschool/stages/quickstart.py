@@ -13,7 +13,6 @@ from typing import Any
 from nightschool.config import at_least
 from nightschool.runs import Costs, read_json
 from nightschool.stages import evaluate, night, pretrain, report, rl, sft, tokenizer
-from nightschool.train.plan import QUICKSTART
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,15 @@ def main(config: Config) -> dict[str, Any]:
         began = time.perf_counter()
         made[name] = stage()
         say(f"{name:16} done in {time.perf_counter() - began:5.0f} s")
+    checkpoint = config.out / "night-001"
+    say(f"report: {made['report']['report']}")
+    say(f"talk to it: nightschool chat {checkpoint}   or, in a browser: nightschool serve {checkpoint}")
     return {
         "seconds": time.perf_counter() - start,
-        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "linux" else 1 << 30),
+        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / (1 << 20 if sys.platform == "linux" else 1 << 30),
         "report": made["report"]["report"],
-        "checkpoint": str(config.out / "night-001" / "checkpoint"),
+        "checkpoint": str(checkpoint / "checkpoint"),
         "skills": made["morning's exam"]["skills"],
         "skills_evening": made["evening's exam"]["skills"],
         "probes": made["morning's exam"]["probes"],

@@ -6,7 +6,6 @@ step. Some pages of school are replayed beside them, so that nothing else is for
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,9 +105,7 @@ def practice(config: Config, engine: Engine, reload: Callable[[], None], first: 
         attempts = attempt(engine, PRACTICE, problems, sampling, copies=config.group_size)
         groups = [attempts[i : i + config.group_size] for i in range(0, len(attempts), config.group_size)]
         items = [
-            to_item(tokenizer, a, credit)
-            for group in groups
-            for a, credit in zip(group, assign(group), strict=True)
+            to_item(tokenizer, a, credit) for group in groups for a, credit in zip(group, assign(group), strict=True)
         ]
         items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
         longest = max(item.num_positions for item in items)
@@ -170,7 +167,10 @@ def main(config: Config) -> dict[str, Any]:
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,
-            flops=end.tokens * flops_per_token(model.config, config.max_new_tokens) * 4 // 3,  # sampled, then trained on
+            flops=end.tokens
+            * flops_per_token(model.config, config.max_new_tokens)
+            * 4
+            // 3,  # sampled, then trained on
             device=device.name,
             threads=device.threads,
             dtype=dtype,

@@ -11,18 +11,17 @@ from nightschool.device import DTYPES, set_up
 from nightschool.model import exchange
 from nightschool.runs import Costs, Run
 from nightschool.train.course import course
-from nightschool.train.plan import QUICKSTART, flops_per_token
+from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
 from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town: it answers questions with worked steps."
-LENGTH = 200  # mean positions of a row, for counting FLOPs
 
 
 @dataclass(frozen=True)
 class Config:
     out: Path = Path("life/sft")  # the run folder
     start: Path = Path("life/pretrain")  # the run to go on from
-    tokens: int = QUICKSTART.horizon_tokens  # the horizon, prompts counted
+    tokens: int = QUICKSTART.horizon_tokens * 2 // 3  # the horizon, prompts counted
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
     lr_scale: float = 1.0  # of pretraining's learning rates
     seed: int = 0
@@ -51,7 +50,7 @@ def main(config: Config) -> dict[str, Any]:
             tokens=config.tokens,
             minutes=config.minutes,
             seed=config.seed,
-            packed=False,
+            row_length=QUICKSTART_ROW,
             lr_scale=config.lr_scale,
             save_seconds=config.save_seconds,
         )
@@ -59,7 +58,7 @@ def main(config: Config) -> dict[str, Any]:
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,
-            flops=end.tokens * flops_per_token(model.config, LENGTH),
+            flops=end.tokens * flops_per_token(model.config, QUICKSTART_ROW),
             device=device.name,
             threads=device.threads,
             dtype=dtype,

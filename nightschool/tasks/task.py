@@ -45,9 +45,7 @@ def verify_lines(problem: Problem, transcript: Sequence[Message]) -> Verdict:
     gold = lines_of(problem.messages[1:])
     said = lines_of(transcript)
     outcome = float(bool(said) and said[-1].strip() == gold[-1])
-    first_error = next(
-        (i for i, (s, g) in enumerate(zip_longest(said, gold)) if (s or "").strip() != g), None
-    )
+    first_error = next((i for i, (s, g) in enumerate(zip_longest(said, gold)) if (s or "").strip() != g), None)
     if first_error is None:
         return Verdict(outcome, (True,) * len(said))
     steps = tuple(i < first_error for i in range(len(said)))

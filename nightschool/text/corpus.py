@@ -1,6 +1,7 @@
 """Documents -> token sequences: a seeded mixture of endless sources, and the files a user brings.
 
-A text ends in <|endoftext|> and is trained on whole; of a conversation, what the assistant says. Documents
+A text ends in <|endoftext|> and is trained on whole (what it was `given` is only read); of a
+conversation, what the assistant says. Documents
 with no information behind them (info="none") are refused outside a control arm. But: no deduplication or
 filtering, and user files are held in memory.
 """
@@ -39,14 +40,14 @@ def encode(
             raise UserError(f"{document.id} has info 'none': words with nothing behind them are for control arms")
     conversations = [(d.messages, d.tools) for d in documents if d.messages]
     rendered = iter(chat.render_many(tokenizer, conversations))
-    texts = iter(tokenizer.encode_many([d.text for d in documents if not d.messages]))
+    texts = iter(tokenizer.encode_many([t for d in documents if not d.messages for t in (d.given, d.text)]))
     items = []
     for document in documents:
         if document.messages:
             items.append(Item(*next(rendered)))
         else:
-            ids = [*next(texts), tokenizer.end_of_text]
-            items += windows(Item(ids, [1] * len(ids)), row_length)
+            given, ids = next(texts), [*next(texts), tokenizer.end_of_text]
+            items += windows(Item(given + ids, [0] * len(given) + [1] * len(ids)), row_length)
     return items
 
 

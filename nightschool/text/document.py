@@ -32,6 +32,7 @@ class Document:
 
     text: str = ""
     messages: tuple[Message, ...] = ()  # either text or messages
+    given: str = ""  # stands before `text`: read, but not learned to say
     kind: Kind = "world"
     info: Info = "seed"
     gen: int = 0  # how many models stand between this document and the world
@@ -40,5 +41,5 @@ class Document:
 
     @property
     def id(self) -> str:
-        body = self.text or json.dumps([[m.role, m.content, m.tool_calls] for m in self.messages])
+        body = self.given + self.text or json.dumps([[m.role, m.content, m.tool_calls] for m in self.messages])
         return hashlib.blake2b(body.encode(), digest_size=8).hexdigest()

@@ -30,8 +30,10 @@ def course(
     tokens: int,
     minutes: float = 0.0,
     seed: int,
-    packed: bool,
+    row_length: int,
     lr_scale: float = 1.0,
+    warmup: float = 0.02,
+    decay: float = 0.6,
     save_seconds: float = 30.0,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,
@@ -39,34 +41,35 @@ def course(
     """Train on the world's sources in these shares (progress 0..1 -> source -> share) for a horizon in tokens.
 
     minutes: if not 0, turned into tokens once, at this machine's speed, and recorded in config.json.
-    packed: rows of the whole context, documents side by side; otherwise a document a row, in batches of like length.
+    row_length: positions of a row, in which documents stand side by side, each attending to itself alone. A batch is
+    thus a mixture of everything; batches of like length were measured to learn more slowly (LOG.md).
+    warmup, decay: shares of the horizon over which the learning rates rise and fall.
     """
 
     def stream(cursor: dict[str, Any], horizon: int) -> Iterator[Batch]:
-        mixture = Mixture(
-            tokenizer, sources, shares, seed, horizon_tokens=horizon, row_length=plan.model.max_position_embeddings
-        )
+        mixture = Mixture(tokenizer, sources, shares, seed, horizon_tokens=horizon, row_length=row_length)
         return batches(
             mixture.chunk,
             tokens_per_batch=plan.batch_tokens,
-            row_length=plan.model.max_position_embeddings,
+            row_length=row_length,
             pad_id=tokenizer.end_of_text,
             seed=seed,
-            packed=packed,
             byte_lengths=tokenizer.byte_lengths,
             cursor=cursor or None,
         )
 
     if minutes:
         tokens = run.settle("tokens", lambda: int(60 * minutes * speed(model, stream({}, tokens))))
-    optimizer = Optimizer(model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay)
+    optimizer = Optimizer(
+        model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay, dtype=model.dtype
+    )
     return train(
         run,
         model,
         optimizer,
         lambda cursor: prefetch(stream(cursor, tokens), 4),
         next_token,
-        schedule=lambda done: lr_scale * warm_stay_decay(done),
+        schedule=lambda done: lr_scale * warm_stay_decay(done, warmup, decay),
         horizon_tokens=tokens,
         save_seconds=save_seconds,
         evaluate=evaluate,

@@ -34,13 +34,14 @@ class CrossEntropy(Function):
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         for a in range(0, len(hidden), CHUNK):
             h, w = hidden[a : a + CHUNK], weights[a : a + CHUNK]
-            p = torch.softmax(h @ weight.t(), dim=-1)
+            p = torch.softmax((h @ weight.t()).float(), dim=-1)
             chosen = torch.arange(len(h), device=h.device), targets[a : a + CHUNK]
-            p_chosen = p[chosen].float().clamp(min=torch.finfo(torch.float32).tiny)  # a finite loss where p is 0
+            p_chosen = p[chosen].clamp(min=torch.finfo(torch.float32).tiny)  # a finite loss where p is 0
             total -= w @ p_chosen.log()
-            p.mul_(w[:, None].to(p.dtype))[chosen] = (w * (p_chosen - 1)).to(p.dtype)  # d loss / d logits
-            torch.mm(p, weight, out=d_hidden[a : a + CHUNK])
-            d_weight += p.t() @ h
+            p.mul_(w[:, None])[chosen] = w * (p_chosen - 1)  # d loss / d logits
+            d_logits = p.to(h.dtype)
+            torch.mm(d_logits, weight, out=d_hidden[a : a + CHUNK])
+            d_weight += d_logits.t() @ h
         ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
         return total
 

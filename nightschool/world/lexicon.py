@@ -10,30 +10,18 @@ from __future__ import annotations
 # fmt: off
 WOMEN = (
     "Ada", "Bella", "Cecily", "Dora", "Edith", "Fiona", "Greta", "Hanna", "Ida", "Julia", "Karen", "Lena",
-    "Mira", "Nora", "Olga", "Pia", "Ruth", "Sara", "Tina", "Ursula", "Vera", "Wanda", "Yara", "Zoe", "Alma",
-    "Berta", "Clara", "Della", "Elsa", "Flora", "Gilda", "Helga", "Inga", "Jana", "Katrin", "Lotte", "Marta",
-    "Nelly", "Oda", "Petra", "Rita", "Sonja", "Thea", "Una", "Vivian", "Wilma", "Yvonne", "Zelda", "Alice",
-    "Betty", "Celia", "Dinah", "Emma", "Frida", "Gwen", "Hilda", "Irma", "Judith", "Kira", "Lucy", "Maud",
-    "Nina", "Orla", "Polly", "Rhea", "Selma", "Tessa", "Vilma", "Agatha", "Bridget", "Cora", "Esther",
-    "Freya", "Gerda", "Heidi", "Isla", "Joan", "Linda", "Molly", "Trudy",
+    "Mira", "Nora", "Olga", "Pia", "Ruth", "Sara", "Tina", "Ursula", "Vera", "Wanda", "Yara", "Zoe",
 )
 MEN = (
     "Anton", "Ben", "Carl", "David", "Emil", "Felix", "George", "Henry", "Ivan", "Jacob", "Karl", "Leo",
     "Martin", "Noah", "Oscar", "Paul", "Robert", "Simon", "Tom", "Ugo", "Victor", "Walter", "Xavier", "Yann",
-    "Zeno", "Albert", "Bruno", "Conrad", "Daniel", "Edgar", "Fred", "Gustav", "Hugo", "Igor", "Jonah", "Kurt",
-    "Ludwig", "Milo", "Nathan", "Otto", "Philip", "Ralph", "Stefan", "Theo", "Uri", "Vincent", "Willem",
-    "Yusuf", "Arnold", "Boaz", "Caleb", "Dirk", "Ernst", "Fritz", "Gilbert", "Howard", "Ira", "Joel",
-    "Kenneth", "Luke", "Matthew", "Neil", "Owen", "Pedro", "Rudolf", "Samuel", "Toby", "Vernon", "Wilfred",
-    "Axel", "Cedric", "Erik", "Floyd", "Gordon", "Hector", "Isaac", "Lambert", "Norbert", "Percy", "Sven",
 )
 FIRST_NAMES = WOMEN + MEN
 NEW_WOMEN = (  # never heard in town by day: the family that moves in at night
-    "Amina", "Bianca", "Carmen", "Daphne", "Elena", "Fatima", "Gina", "Halima", "Imani", "Jasmin", "Keiko",
-    "Leila", "Mabel", "Nadia", "Odette", "Priya", "Renata", "Salma", "Tamara", "Yuki",
+    "Amina", "Bianca", "Carmen", "Daphne", "Elena", "Fatima", "Gina", "Halima", "Imani", "Jasmin",
 )
 NEW_MEN = (
-    "Ahmed", "Bilal", "Cyril", "Diego", "Enzo", "Farid", "Goran", "Hassan", "Ibrahim", "Jorge", "Kofi",
-    "Luca", "Mateo", "Nikhil", "Omar", "Pablo", "Rafael", "Sanjay", "Tariq", "Wadim",
+    "Ahmed", "Bilal", "Cyril", "Diego", "Enzo", "Farid", "Goran", "Hassan", "Ibrahim", "Jorge",
 )
 NEW_NAMES = NEW_WOMEN + NEW_MEN
 SURNAMES = (
@@ -66,15 +54,11 @@ PLACES = (
 ROOMS = ("kitchen", "cellar", "attic", "hall", "bedroom", "bathroom", "shed", "yard")
 STREETS = (
     "Oak Street", "Mill Lane", "River Road", "Church Street", "Bridge Street", "Elm Road", "Garden Lane",
-    "Hill Road", "Market Street", "Station Road", "Lake Lane", "Cherry Lane", "Castle Road", "Park Street",
-    "Maple Street", "North Road", "South Street", "Harbour Lane", "Willow Lane", "School Road",
+    "Hill Road", "Market Street", "Station Road", "Lake Lane", "Cherry Lane",
 )
 OBJECTS = (
     "lamp", "kettle", "bell", "book", "clock", "cup", "hat", "key", "knife", "ladder", "mirror", "needle",
     "pen", "pencil", "plate", "pot", "ring", "rope", "saw", "scarf", "shovel", "spoon", "stamp", "sword",
-    "umbrella", "vase", "wallet", "whistle", "axe", "ball", "blanket", "bottle", "brush", "camera", "coat",
-    "comb", "doll", "fan", "glove", "hammer", "kite", "letter", "lock", "map", "mask", "mug", "pillow",
-    "shoe", "towel", "toy",
 )
 COLOURS = ("red", "blue", "green", "yellow", "black", "white", "brown", "grey", "orange", "purple")
 GOODS = (  # countable, in the plural; singular() gives one of them
@@ -85,11 +69,10 @@ GOODS = (  # countable, in the plural; singular() gives one of them
 FOODS = GOODS[:20]
 ANIMALS = (
     "dog", "cat", "goat", "horse", "cow", "pig", "duck", "hen", "goose", "rabbit", "parrot", "donkey",
-    "sheep", "pony", "mouse", "owl",
 )
 HOBBIES = (
     "reading", "painting", "fishing", "dancing", "cooking", "knitting", "swimming", "climbing", "drawing",
-    "chess", "sailing", "riding", "singing", "skating", "hiking", "sewing",
+    "chess", "sailing", "riding",
 )
 INSTRUMENTS = ("flute", "violin", "drum", "piano", "guitar", "harp", "horn", "cello", "trumpet", "organ")
 CONTAINERS = ("box", "bag", "basket", "drawer", "chest", "jar", "cupboard", "bucket", "trunk", "crate")
@@ -168,4 +151,4 @@ def spelled() -> tuple[str, ...]:
     return tuple(sorted({word for word in things + others if 3 <= len(word) <= 9}))
 
 
-SPELL_WORDS = spelled()
+SPELL_WORDS = spelled()[::2]  # a small model must meet each often enough

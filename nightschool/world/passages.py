@@ -1,12 +1,13 @@
 """Passages about a few people of the town, with questions that the passage answers, or does not.
 
-A passage has 5-9 sentences, 3-4 people and 7 or more facts. Each attribute of a person has its wordings and its
-questions; the last of each is kept for dev and test. A solution first notes what it looked up, a line a fact
-("Mara's job: baker"), so that a question over two hops is two notes.
+A passage has 5-9 sentences, 3-4 people and 7 or more facts. Each attribute of a person has its wordings, the last of
+which is kept for dev and test, and its questions, the last of which is kept for the morning after a night. A
+solution first notes what it looked up, a line a fact ("Mara's job: baker"): two hops are two notes.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -36,14 +37,14 @@ class Attribute:
     name: str
     values: tuple[str, ...]
     wordings: tuple[str, ...]  # the last is kept for dev and test
-    ask: tuple[str, ...]  # likewise
+    ask: tuple[str, ...]  # the last is kept for the morning after a night
     kin: bool = False  # the value is another person of the passage
 
 
 ATTRIBUTES = (
     Attribute(
         "job",
-        JOBS,
+        JOBS[:14],  # a small model must know each value by heart
         (
             "{X} is {a}.",
             "{X} works as {a}.",
@@ -132,7 +133,7 @@ ATTRIBUTES = (
     ),
     Attribute(
         "food",
-        FOODS,
+        FOODS[:12],
         (
             "{X}'s favourite food is {v}.",
             "{X} eats {v} every day.",
@@ -227,9 +228,7 @@ def worded(rng: random.Random, wordings: tuple[str, ...], split: Split) -> str:
     return rng.choice(wordings[:-1] if split == "train" else wordings)
 
 
-def people(
-    rng: random.Random, n: int, women: tuple[str, ...] = WOMEN, men: tuple[str, ...] = MEN
-) -> dict[str, str]:
+def people(rng: random.Random, n: int, women: tuple[str, ...] = WOMEN, men: tuple[str, ...] = MEN) -> dict[str, str]:
     """n people, name -> pronoun."""
     named: dict[str, str] = {}
     while len(named) < n:
@@ -239,22 +238,19 @@ def people(
 
 
 def facts_of(rng: random.Random, cast: dict[str, str], num_facts: int) -> list[Fact]:
-    """At least one relation and `num_facts` facts in all; no value stands for two people."""
+    """A relation and facts about everyone, `num_facts` in all; no value stands for two people.
+
+    They come from a few attributes, so that most are told of several people and a question is answered by nobody who
+    only looks for the kind of word it wants.
+    """
     names = list(cast)
     relative, person = rng.sample(names, 2)
     facts = [Fact(person, kin(rng.choice(KIN[cast[relative]])), relative)]
-    taken: set[str] = set()
-    order = [n for n in names for _ in range(len(ATTRIBUTES))]
-    rng.shuffle(order)
-    for name in names + order:
-        if len(facts) == num_facts:
-            break
-        attribute = rng.choice(ATTRIBUTES)
-        value = rng.choice(attribute.values)
-        if value in taken or any(f.person == name and f.attribute is attribute for f in facts):
-            continue
-        taken.add(value)
-        facts.append(Fact(name, attribute, value))
+    attributes = rng.sample(ATTRIBUTES, math.ceil((num_facts - 1) / len(names)) + rng.randint(0, 1))
+    values = {a.name: iter(rng.sample(a.values, len(names))) for a in attributes}
+    pairs = [(name, attribute) for name in names for attribute in attributes]
+    for name, attribute in rng.sample(pairs, min(num_facts - 1, len(pairs))):
+        facts.append(Fact(name, attribute, next(values[attribute.name])))
     return facts
 
 
@@ -270,9 +266,7 @@ def tell(rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Spl
     sentences: list[str] = []
     subject, joinable, room_to_join = "", False, len(facts) - 5  # of the sentence before
     for fact in facts:
-        said = worded(rng, fact.attribute.wordings, split).format(
-            X=fact.person, v=fact.value, a=article(fact.value)
-        )
+        said = worded(rng, fact.attribute.wordings, split).format(X=fact.person, v=fact.value, a=article(fact.value))
         predicate = said.removeprefix(fact.person + " ")
         alone = " and " not in said
         same = predicate != said and alone and subject == fact.person
@@ -289,15 +283,18 @@ def tell(rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Spl
     return " ".join(sentences)
 
 
-def present(rng: random.Random, facts: list[Fact], split: Split) -> tuple[str, str, tuple[str, ...], str]:
+def key_of(facts: list[Fact]) -> str:
+    """What a passage says, whatever its wording."""
+    return "passage " + "; ".join(sorted(f.note for f in facts))
+
+
+def present(rng: random.Random, facts: list[Fact]) -> tuple[str, str, tuple[str, ...], str]:
     """(kind, question, notes, answer) of a fact that is there."""
     fact = rng.choice(facts)
-    return "one_hop", worded(rng, fact.attribute.ask, split).format(X=fact.person), (fact.note,), fact.value
+    return "one_hop", rng.choice(fact.attribute.ask[:-1]).format(X=fact.person), (fact.note,), fact.value
 
 
-def two_hops(
-    rng: random.Random, facts: list[Fact], split: Split
-) -> tuple[str, str, tuple[str, ...], str] | None:
+def two_hops(rng: random.Random, facts: list[Fact]) -> tuple[str, str, tuple[str, ...], str] | None:
     """A fact about somebody's relative; None if the passage has no such pair."""
     pairs = [
         (link, fact)
@@ -308,13 +305,11 @@ def two_hops(
     if not pairs:
         return None
     link, fact = rng.choice(pairs)
-    question = worded(rng, fact.attribute.ask, split).format(X=f"{link.person}'s {link.attribute.name}")
+    question = rng.choice(fact.attribute.ask[:-1]).format(X=f"{link.person}'s {link.attribute.name}")
     return "two_hop", question, (link.note, fact.note), fact.value
 
 
-def missing(
-    rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Split
-) -> tuple[str, str, tuple[str, ...], str]:
+def missing(rng: random.Random, cast: dict[str, str], facts: list[Fact]) -> tuple[str, str, tuple[str, ...], str]:
     """A question left open: mostly about the passage's own people, and attributes it gives of others."""
     known = {(f.person, f.attribute.name) for f in facts}
     told = [f.attribute for f in facts if not f.attribute.kin]
@@ -323,7 +318,7 @@ def missing(
         attribute = rng.choice(told) if rng.random() < 0.6 else rng.choice(ATTRIBUTES)
         if (name, attribute.name) not in known:
             note = f"{name}'s {attribute.name}: {NOT_SAID}"
-            return "absent", worded(rng, attribute.ask, split).format(X=name), (note,), ""
+            return "absent", rng.choice(attribute.ask[:-1]).format(X=name), (note,), ""
 
 
 def passage(
@@ -342,18 +337,18 @@ def passage(
         n = rng.randint(*num_facts)
         cast = people(rng, rng.choice((3, 4)) if n > 4 else 2, women, men)
         facts = facts_of(rng, cast, n)
-        key = "passage " + "; ".join(sorted(f.note for f in facts))
+        key = key_of(facts)
         if split_of(key) == split:
             break
     text = tell(rng, cast, facts, split)
     problems = []
     for kind in kinds:
         if kind == "absent":
-            asked = missing(rng, cast, facts, split)
-        elif kind == "two_hop" and (pair := two_hops(rng, facts, split)):
+            asked = missing(rng, cast, facts)
+        elif kind == "two_hop" and (pair := two_hops(rng, facts)):
             asked = pair
         else:
-            asked = present(rng, facts, split)
+            asked = present(rng, facts)
         name, question, notes, answer = asked
         problems.append(
             Problem(
@@ -368,3 +363,17 @@ def passage(
             )
         )
     return problems
+
+
+def notes(rng: random.Random, split: Split, num_facts: tuple[int, int] = (7, 9)) -> tuple[str, list[str]]:
+    """A passage and notes on it in no order: each fact twice, and some that it leaves open. Dense practice in looking
+    things up: a note is a question and its answer in half a dozen tokens."""
+    while True:
+        n = rng.randint(*num_facts)
+        cast = people(rng, rng.choice((3, 4)) if n > 4 else 2)
+        facts = facts_of(rng, cast, n)
+        if split_of(key_of(facts)) == split:
+            break
+    lines = 2 * [f.note for f in facts] + [missing(rng, cast, facts)[2][0] for _ in range(n // 2)]
+    rng.shuffle(lines)
+    return tell(rng, cast, facts, split), lines

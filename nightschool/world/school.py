@@ -11,20 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nightschool.text.document import Document, Message
+from nightschool.world import passages, stories
 from nightschool.world.arithmetic import arithmetic
 from nightschool.world.jokes import house, joke
-from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 from nightschool.world.letters import letter_count, spell
-from nightschool.world.passages import ATTRIBUTES, passage, worded
+from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
+from nightschool.world.passages import ATTRIBUTES
 from nightschool.world.problem import Problem, Split
 from nightschool.world.programs import drill, rearrange, sort, trace
 from nightschool.world.prose import prose
-from nightschool.world.stories import story
 from nightschool.world.talk import talk
-from nightschool.world.tools import calculator, lookup
+from nightschool.world.tools import TOOLS, calculator, lookup
 from nightschool.world.word_problems import word_problem
 
 Lesson = Callable[[random.Random, float], list[Problem]]  # (rng, progress of the stage 0..1) -> one page
+Source = Callable[[random.Random, float], Document]
 DONT_KNOW = "I do not know."
 ASK_ABOUT = (
     "Ask a question about this text and answer it.",
@@ -33,13 +34,29 @@ ASK_ABOUT = (
 )
 
 
-def conversation(problems: Sequence[Problem]) -> Document:
-    """The problems as one conversation; a context they share is given once."""
+def conversation(problems: Sequence[Problem], tools: Sequence[str] = ()) -> Document:
+    """The problems as one conversation; a context they share is given once. `tools`: announced in any case."""
     messages: list[Message] = []
     for i, problem in enumerate(problems):
         asked = problem if i == 0 else replace(problem, context="")
         messages += asked.messages
-    return Document(messages=tuple(messages), tools=problems[0].tools)
+    return Document(messages=tuple(messages), tools=problems[0].tools or tuple(tools))
+
+
+def printed(lesson: Lesson) -> Source:
+    """A lesson as a page of an exercise book."""
+    return lambda rng, progress: page(lesson(rng, progress))
+
+
+def spoken(lesson: Lesson) -> Source:
+    """A lesson as a conversation. Tools are announced in a fifth of those that need none, and are left alone."""
+
+    def source(rng: random.Random, progress: float) -> Document:
+        problems = lesson(rng, progress)
+        idle = rng.random() < 0.2 and problems[0].skill != "unknown"
+        return conversation(problems, TOOLS if idle else ())
+
+    return source
 
 
 def page(problems: Sequence[Problem]) -> Document:
@@ -48,19 +65,19 @@ def page(problems: Sequence[Problem]) -> Document:
     return Document(text=context + "\n\n".join(f"Question: {p.question}\n{p.solution}" for p in problems))
 
 
-def passages(rng: random.Random, progress: float) -> list[Problem]:
+def about_passage(rng: random.Random, progress: float) -> list[Problem]:
     """Passages grow from 2-5 facts to 7-9 over the first third of a stage."""
     kinds = ["one_hop", "one_hop", "two_hop", "absent"]
     rng.shuffle(kinds)
     short = rng.random() > 3 * progress
-    return passage(rng, "train", tuple(kinds), num_facts=(2, 5) if short else (7, 9))
+    return passages.passage(rng, "train", tuple(kinds), num_facts=(2, 5) if short else (7, 9))
 
 
-def stories(rng: random.Random, progress: float) -> list[Problem]:
+def about_story(rng: random.Random, progress: float) -> list[Problem]:
     kinds = ["holder", "person", "thing", "since"]
     rng.shuffle(kinds)
     short = rng.random() > 3 * progress
-    return story(rng, "train", tuple(kinds), num_events=(2, 5) if short else (6, 9))
+    return stories.story(rng, "train", tuple(kinds), num_events=(2, 5) if short else (6, 9))
 
 
 def several(family: Callable[[random.Random, Split], Problem], n: int) -> Lesson:
@@ -72,13 +89,13 @@ def unknown(rng: random.Random, split: Split) -> Problem:
     """A question about a person, with nothing to read and no table: the honest answer is that one does not know."""
     attribute = rng.choice(ATTRIBUTES)
     name = rng.choice(FIRST_NAMES + NEW_NAMES)
-    question = worded(rng, attribute.ask, split).format(X=name)
+    question = rng.choice(attribute.ask[:-1]).format(X=name)
     return Problem("unknown", "unknown", f"unknown {name} {attribute.name}", question, "", closing=DONT_KNOW)
 
 
 def ask_about(rng: random.Random, split: Split) -> Problem:
     """Read a passage and write a question about it, with its notes and answer: what the night does by itself."""
-    asked = passage(rng, split, (rng.choice(("one_hop", "two_hop")), "one_hop"))[0]
+    asked = passages.passage(rng, split, (rng.choice(("one_hop", "two_hop")), "one_hop"))[0]
     return replace(
         asked,
         skill="ask",
@@ -88,8 +105,8 @@ def ask_about(rng: random.Random, split: Split) -> Problem:
 
 
 LESSONS: dict[str, Lesson] = {
-    "passage": passages,
-    "story": stories,
+    "passage": about_passage,
+    "story": about_story,
     "arithmetic": several(arithmetic, 1),
     "word_problem": several(word_problem, 2),
     "letters": lambda rng, progress: [rng.choice((letter_count, letter_count, spell))(rng, "train") for _ in range(2)],
@@ -101,34 +118,57 @@ LESSONS: dict[str, Lesson] = {
 }
 
 
+def with_notes(family: Callable[..., tuple[str, list[str]]], short: tuple[int, int], long: tuple[int, int]) -> Source:
+    """Pages of a text to read and notes on it to write; the texts grow over the first two thirds of a stage."""
+
+    def source(rng: random.Random, progress: float) -> Document:
+        text, lines = family(rng, "train", short if rng.random() > 1.5 * progress else long)
+        return Document(given=f"{text}\n\nNotes", text="".join(f"\n{line}" for line in lines))
+
+    return source
+
+
 def read(progress: float) -> dict[str, float]:
-    """Shares of pretraining's sources: drills give way to exercise books over the first third."""
-    drills = max(0.0, 0.3 * (1 - 3 * progress))
-    return {"prose": 0.15, "drill": drills} | {f"book/{name}": share for name, share in SHARES.items()}
+    """Shares of pretraining's sources."""
+    return READING
 
 
 def study(progress: float) -> dict[str, float]:
     """Shares of fine-tuning's sources."""
-    return {"talk": 0.03} | {f"lesson/{name}": share for name, share in SHARES.items()}
+    return STUDY
 
 
-SHARES = {
-    "passage": 0.30,
-    "story": 0.22,
-    "arithmetic": 0.20,
-    "word_problem": 0.11,
-    "letters": 0.07,
-    "tool": 0.05,
-    "programs": 0.02,
-    "joke": 0.01,
-    "unknown": 0.01,
-    "ask": 0.04,
+READING = {
+    "prose": 0.10,
+    "drill": 0.05,
+    "notes/passage": 0.35,
+    "notes/story": 0.25,
+    "book/arithmetic": 0.10,
+    "book/word_problem": 0.05,
+    "book/letters": 0.06,
+    "book/programs": 0.02,
+    "book/joke": 0.01,
+    "book/ask": 0.01,
 }
-SOURCES: dict[str, Callable[[random.Random, float], Document]] = {
+STUDY = {
+    "talk": 0.03,
+    "lesson/passage": 0.28,
+    "lesson/story": 0.22,
+    "lesson/arithmetic": 0.18,
+    "lesson/word_problem": 0.11,
+    "lesson/letters": 0.07,
+    "lesson/tool": 0.05,
+    "lesson/programs": 0.01,
+    "lesson/joke": 0.01,
+    "lesson/unknown": 0.01,
+    "lesson/ask": 0.03,
+}
+SOURCES: dict[str, Source] = {
     "prose": lambda rng, progress: prose(rng, "train"),
     "drill": lambda rng, progress: drill(rng),
     "talk": lambda rng, progress: talk(rng, "train"),
+    "notes/passage": with_notes(passages.notes, (2, 5), (7, 9)),
+    "notes/story": with_notes(stories.notes, (2, 5), (6, 9)),
+    **{f"book/{name}": printed(lesson) for name, lesson in LESSONS.items()},
+    **{f"lesson/{name}": spoken(lesson) for name, lesson in LESSONS.items()},
 }
-for _name, _lesson in LESSONS.items():
-    SOURCES[f"book/{_name}"] = lambda rng, progress, lesson=_lesson: page(lesson(rng, progress))
-    SOURCES[f"lesson/{_name}"] = lambda rng, progress, lesson=_lesson: conversation(lesson(rng, progress))

@@ -50,13 +50,16 @@ ASK = {
 }
 
 
+NUM_PLACES = 14  # of the town's places serve in stories: a small model must know each by heart
+
+
 class State:
     """Where everyone is, and where every thing is: a person's name or a place."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.names = list(people(rng, 3))
-        self.places = rng.sample(PLACES, 3)
+        self.places = rng.sample(PLACES[:NUM_PLACES], 3)
         self.things = rng.sample(OBJECTS, 2)
         self.day = rng.randrange(7)
         self.at = {name: rng.choice(self.places) for name in self.names}
@@ -85,12 +88,7 @@ class State:
         """One thing that can happen now. Moves are half of all events, so that things keep changing hands."""
         rng = self.rng
         held = [(t, x) for t, x in self.held.items() if t != self.last]
-        gives = [
-            (t, x, y)
-            for t, x in held
-            for y in self.names
-            if y != x and x in self.at and self.at[x] == self.at[y]
-        ]
+        gives = [(t, x, y) for t, x in held for y in self.names if y != x and x in self.at and self.at[x] == self.at[y]]
         takes = [(t, x) for t, p in held for x in self.names if self.at[x] == p]
         drops = [(t, x) for t, x in held if x in self.at]
         self.last = ""
@@ -178,3 +176,17 @@ def story(
         Problem(skill="story", kind=kind, key=key, context=text, question=q, steps=notes, answer=answer)
         for kind, (q, notes, answer) in asked
     ]
+
+
+def notes(rng: random.Random, split: Split, num_events: tuple[int, int] = (6, 9)) -> tuple[str, list[str]]:
+    """A story and notes on how things stand at its end, each twice, in no order."""
+    while True:
+        state = State(rng)
+        state.run(rng.randint(*num_events))
+        if split_of("story " + "; ".join(state.key)) == split:
+            break
+    lines = 2 * [f"{name}: {place}" for name, place in state.at.items()]
+    lines += 2 * [f"{thing}: {holder}" for thing, holder in state.held.items()]
+    lines += [f"{state.held[thing]} got the {thing}: {day}" for thing, day in state.since.items() if day]
+    rng.shuffle(lines)
+    return " ".join(state.sentences), lines

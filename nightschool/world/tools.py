@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from nightschool.world.lexicon import FIRST_NAMES
-from nightschool.world.passages import ATTRIBUTES, worded
+from nightschool.world.passages import ATTRIBUTES
 from nightschool.world.problem import Problem, Split, split_of
 
 ASK = (
@@ -18,6 +18,7 @@ ASK = (
 )
 LOOK = ("{}", "Look it up: {}", "Please look this up. {}", "Check the table. {}")
 NOT_FOUND = "not found"
+TOOLS = ("calculator", "lookup")
 
 
 def calculator(rng: random.Random, split: Split) -> Problem:
@@ -42,7 +43,7 @@ def calculator(rng: random.Random, split: Split) -> Problem:
         key=f"tool {expression}",
         question=rng.choice(ASK).format(expression),
         answer=str(value),
-        tools=("calculator", "lookup"),
+        tools=TOOLS,
         calls=((call, str(value)),),
     )
 
@@ -62,10 +63,10 @@ def lookup(rng: random.Random, split: Split) -> Problem:
         skill="tool",
         kind="lookup" if known else "lookup_absent",
         key=f"tool {name} {attribute.name}",
-        question=rng.choice(LOOK).format(worded(rng, attribute.ask, split).format(X=name)),
+        question=rng.choice(LOOK).format(rng.choice(attribute.ask[:-1]).format(X=name)),
         closing="" if known else "The table does not say.",
         answer=value if known else "",
-        tools=("calculator", "lookup"),
+        tools=TOOLS,
         calls=((call, observation),),
         data={"table": {name: {attribute.name: value}} if known else {other: {attribute.name: value}}},
     )
