@@ -10,11 +10,13 @@ import platform
 import sys
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from nightschool.config import UserError
 
+Dtype = Literal["auto", "bfloat16", "float32"]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 

@@ -68,6 +68,15 @@ def test_equals_uncached_forward_over_ragged_prompts(heads: int, groups: int, ti
         assert c.log_probs == pytest.approx(uncached(model, c, 1.7), abs=1e-4)
 
 
+def test_matrices_in_parts_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts, sampling = make_model(), make_prompts(5, 9), Sampling(max_new_tokens=8, stop_ids=NO_STOP)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
+    engine = Engine(model, TOKENIZER)
+    assert [len(w) for w in engine.decoder.layers[0] if w.ndim == 3] == [4, 4, 12, 4]  # outputs 128, 64, 192, 64
+    for c in engine.generate(prompts, sampling):
+        assert c.log_probs == pytest.approx(uncached(model, c), abs=1e-4)
+
+
 def test_load_takes_new_weights_and_keeps_no_reference() -> None:
     model, prompts = make_model(), make_prompts(5, 9)
     engine = Engine(model, TOKENIZER)

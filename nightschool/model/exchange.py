@@ -103,6 +103,13 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
 
 
+def checkpoint_of(run: Path) -> Path:
+    """The checkpoint of a run folder. UserError where there is none."""
+    if not is_checkpoint(run / "checkpoint"):
+        raise UserError(f"no checkpoint in {run}; name the folder of a run that has finished")
+    return run / "checkpoint"
+
+
 def config_json(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "architectures": [ARCHITECTURE],

@@ -17,6 +17,7 @@ from nightschool.tasks.attempt import complete
 from nightschool.text.document import Document, Message
 from nightschool.world.school import ASK_ABOUT
 
+TEMPERATURE = 0.8  # of the questions: at 1 a small model slips in every third line
 QUESTION, ANSWER = "Question: ", "Answer: "
 
 
@@ -47,9 +48,9 @@ def told(document: Document) -> str:
 
 
 def reflect(engine: Engine, documents: Sequence[Document], per_document: int, seed: int) -> list[Reflection]:
-    """The model's own questions and answers about each document, sampled untruncated at temperature 1, checked."""
+    """The model's own questions and answers about each document, sampled, checked."""
     pairs = [(d, ASK_ABOUT[i % len(ASK_ABOUT)]) for d in documents for i in range(per_document)]
-    sampling = Sampling(max_new_tokens=64, seed=seed)
+    sampling = Sampling(temperature=TEMPERATURE, max_new_tokens=64, seed=seed)
     texts = complete(engine, [f"{told(d)}\n\n{ask}" for d, ask in pairs], sampling)
     written = [shaped(d, text) for (d, _), text in zip(pairs, texts, strict=True)]
     again = [(d, r) for (d, _), r in zip(pairs, written, strict=True) if r.kept]

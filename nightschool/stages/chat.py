@@ -93,9 +93,9 @@ def answer(
 
 
 def main(config: Config) -> dict[str, Any]:
+    speaker = load(config.path)
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # bytes that are no text must not end the talk
-    speaker = load(config.path)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     console = Console(force_terminal=interactive, soft_wrap=True)
     if interactive:

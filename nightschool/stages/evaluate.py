@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from nightschool.config import UserError, at_least
-from nightschool.device import set_up
+from nightschool.config import at_least
+from nightschool.device import Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.runs import write_json, write_jsonl
@@ -25,18 +25,17 @@ class Config:
     n_probes: int = 100  # problems per harder probe; 0 = none
     seed: int = 0  # of the problems
     threads: int = 0  # 0 = one a core
-    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
+    dtype: Dtype = "auto"  # to compute in; auto = a second's probe
 
     def __post_init__(self) -> None:
         at_least(self, 1, "n")
         at_least(self, 0, "n_probes", "threads")
-        if not exchange.is_checkpoint(self.run / "checkpoint"):
-            raise UserError(f"no checkpoint in {self.run}; name the folder of a run that has finished")
 
 
 def main(config: Config) -> dict[str, Any]:
+    checkpoint = exchange.checkpoint_of(config.run)
     device = set_up(config.threads, config.dtype)
-    model, tokenizer = exchange.load(config.run / "checkpoint", device.dtype)
+    model, tokenizer = exchange.load(checkpoint, device.dtype)
     engine = Engine(model, tokenizer, slots=128)
     skills, samples = exams.exam(engine, SKILLS, config.split, config.n, config.seed)
     probes, _ = exams.exam(engine, PROBES, config.split, config.n_probes, config.seed) if config.n_probes else ({}, [])

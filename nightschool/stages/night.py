@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nightschool.config import at_least
-from nightschool.device import DTYPES, set_up
+from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.gate import decide
@@ -39,14 +39,14 @@ class Config:
     out: Path = Path("life/night-001")  # the run folder
     start: Path = Path("life/rl")  # the evening's run
     per_document: int = 64  # questions the model asks itself about each document
-    tokens: int = 600_000  # to train on
+    tokens: int = 400_000  # to train on
     replay: float = 0.5  # share of these that is school again
     lr_scale: float = 0.3  # of pretraining's learning rates
     n_gate: int = 100  # dev problems per skill for the gate
     control: bool = False  # re-read the raw text for the same tokens instead
     seed: int = 0  # of the family that moves in, and of the training
     threads: int = 0  # 0 = one a core
-    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
+    dtype: Dtype = "auto"  # to compute in; auto = a second's probe
     save_seconds: float = 30.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
@@ -92,12 +92,13 @@ def precision(reflections: list[Reflection], news: News) -> float | None:
 
 
 def main(config: Config) -> dict[str, Any]:
+    start = exchange.checkpoint_of(config.start)
     run = Run.open(config.out, "night", config)
     if run.done:
         return headline(run)
     dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
     device = set_up(config.threads, dtype)
-    model, tokenizer = exchange.load(config.start / "checkpoint", DTYPES[dtype])
+    model, tokenizer = exchange.load(start, DTYPES[dtype])
     engine = Engine(model, tokenizer, slots=128)
     news = newcomers(config.seed)
     evening = once(run.path("evening.json"), lambda: sit(engine, news, config.n_gate))
@@ -136,7 +137,7 @@ def main(config: Config) -> dict[str, Any]:
     morning = once(run.path("morning.json"), lambda: sit(engine, news, config.n_gate))
     decision = decide(evening["outcomes"], morning["outcomes"])
     if not decision.passed and not config.control:
-        model, tokenizer = exchange.load(config.start / "checkpoint", DTYPES[dtype])
+        model, tokenizer = exchange.load(start, DTYPES[dtype])
     exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
     write_json(run.path("night.json"), told_night(news, reflections, evening, morning, decision, end.seconds))
     run.finish(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nightschool.config import at_least
-from nightschool.device import DTYPES, set_up
+from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.transformer import Transformer
 from nightschool.runs import Costs, Run
@@ -23,11 +23,11 @@ CARD = "A small model of the Qwen3 architecture that has read about a made-up to
 class Config:
     out: Path = Path("life/pretrain")  # the run folder
     tokenizer: Path = Path("life/tokenizer")  # a run of `nightschool tokenizer`
-    tokens: int = QUICKSTART.horizon_tokens // 3  # the horizon
+    tokens: int = QUICKSTART.horizon_tokens * 2 // 5  # the horizon
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
     seed: int = 0
     threads: int = 0  # 0 = one a core
-    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
+    dtype: Dtype = "auto"  # to compute in; auto = a second's probe
     save_seconds: float = 30.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 

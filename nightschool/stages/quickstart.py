@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nightschool.config import at_least
+from nightschool.device import Dtype
 from nightschool.runs import Costs, read_json
 from nightschool.stages import evaluate, night, pretrain, report, rl, sft, tokenizer
 
@@ -25,7 +26,7 @@ class Config:
     n: int = evaluate.Config.n  # test problems per skill, in the evening and in the morning
     seed: int = 0
     threads: int = 0  # 0 = one a core
-    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
+    dtype: Dtype = "auto"  # to compute in; auto = a second's probe
     save_seconds: float = 30.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nightschool.config import UserError, at_least, closest
-from nightschool.device import DTYPES, set_up
+from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
@@ -41,15 +41,15 @@ class Config:
     out: Path = Path("life/rl")  # the run folder
     start: Path = Path("life/sft")  # the run to go on from
     credit: str = "first_error"  # who is credited: first_error (line by line) or outcome (all or nothing)
-    steps: int = 40  # updates
+    steps: int = 30  # updates
     problems: int = 16  # different problems an update
     group_size: int = 8  # attempts at each
     replay_tokens: int = 1024  # of school, beside the attempts of an update
     max_new_tokens: int = 96  # of an attempt
-    lr_scale: float = 0.1  # of pretraining's learning rates
+    lr_scale: float = 0.3  # of pretraining's learning rates
     seed: int = 0
     threads: int = 0  # 0 = one a core
-    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
+    dtype: Dtype = "auto"  # to compute in; auto = a second's probe
     save_seconds: float = 30.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
@@ -136,11 +136,12 @@ def show(run: Run, config: Config, engine: Engine) -> None:
 
 
 def main(config: Config) -> dict[str, Any]:
+    start = exchange.checkpoint_of(config.start)
     run = Run.open(config.out, "rl", config)
     if not run.done:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
         device = set_up(config.threads, dtype)
-        model, tokenizer = exchange.load(config.start / "checkpoint", DTYPES[dtype])
+        model, tokenizer = exchange.load(start, DTYPES[dtype])
         engine = Engine(model, tokenizer, slots=128)
         plan = QUICKSTART
         optimizer = Optimizer(

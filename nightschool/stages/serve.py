@@ -14,7 +14,7 @@ import tyro
 from nightschool.config import UserError, at_least
 from nightschool.model.sampling import Sampling
 from nightschool.serve import server
-from nightschool.serve.speaker import load
+from nightschool.serve.speaker import load, newest_checkpoint
 from nightschool.tasks.world import SKILLS, draw
 
 EXAMPLES = (
@@ -44,8 +44,9 @@ class Config:
 
 def main(config: Config) -> dict[str, Any]:
     """Serve until Ctrl-C -> headline: where, and for how long."""
+    checkpoint = newest_checkpoint(config.path)
     listening = server.listen(config.host, config.port)  # before loading: a taken port is known at once
-    speaker = load(config.path)
+    speaker = load(checkpoint)
     default = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
     problems = [draw(SKILLS[skill], "dev", 1, seed=1)[0] for skill in EXAMPLES]
     examples = [{"prompt": problem.prompt, "tools": bool(problem.tools)} for problem in problems]

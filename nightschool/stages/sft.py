@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nightschool.config import at_least
-from nightschool.device import DTYPES, set_up
+from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.runs import Costs, Run
 from nightschool.train.course import course
@@ -21,12 +21,12 @@ CARD = "A small model of the Qwen3 architecture, raised in a made-up town: it an
 class Config:
     out: Path = Path("life/sft")  # the run folder
     start: Path = Path("life/pretrain")  # the run to go on from
-    tokens: int = QUICKSTART.horizon_tokens * 2 // 3  # the horizon, prompts counted
+    tokens: int = QUICKSTART.horizon_tokens * 3 // 5  # the horizon, prompts counted
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
     lr_scale: float = 1.0  # of pretraining's learning rates
     seed: int = 0
     threads: int = 0  # 0 = one a core
-    dtype: str = "auto"  # auto = a second's probe; bfloat16 or float32
+    dtype: Dtype = "auto"  # to compute in; auto = a second's probe
     save_seconds: float = 30.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
@@ -36,11 +36,12 @@ class Config:
 
 
 def main(config: Config) -> dict[str, Any]:
+    start = exchange.checkpoint_of(config.start)
     run = Run.open(config.out, "sft", config)
     if not run.done:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
         device = set_up(config.threads, dtype)
-        model, tokenizer = exchange.load(config.start / "checkpoint", DTYPES[dtype])
+        model, tokenizer = exchange.load(start, DTYPES[dtype])
         end = course(
             run,
             model,

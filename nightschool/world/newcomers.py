@@ -1,6 +1,7 @@
 """A new family moves to town: facts that nobody knew by day, told once, in passages and in the day's talk.
 
-Their names, their facts and the wording in which the morning asks for them are met nowhere else.
+By day their names are anybody's: passages about other towns bear them. What the news says of them, and the wording in
+which the morning asks for it, are met nowhere else.
 """
 
 from __future__ import annotations

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from nightschool.world.lexicon import (
     ANIMALS,
     COLOURS,
+    FIRST_NAMES,
     FOODS,
     HOBBIES,
     INSTRUMENTS,
     JOBS,
     MEN,
     MONTHS,
+    NEW_MEN,
+    NEW_NAMES,
+    NEW_WOMEN,
     STREETS,
     WOMEN,
     article,
@@ -228,7 +232,9 @@ def worded(rng: random.Random, wordings: tuple[str, ...], split: Split) -> str:
     return rng.choice(wordings[:-1] if split == "train" else wordings)
 
 
-def people(rng: random.Random, n: int, women: tuple[str, ...] = WOMEN, men: tuple[str, ...] = MEN) -> dict[str, str]:
+def people(
+    rng: random.Random, n: int, women: tuple[str, ...] = WOMEN + NEW_WOMEN, men: tuple[str, ...] = MEN + NEW_MEN
+) -> dict[str, str]:
     """n people, name -> pronoun."""
     named: dict[str, str] = {}
     while len(named) < n:
@@ -314,7 +320,7 @@ def missing(rng: random.Random, cast: dict[str, str], facts: list[Fact]) -> tupl
     known = {(f.person, f.attribute.name) for f in facts}
     told = [f.attribute for f in facts if not f.attribute.kin]
     while True:
-        name = rng.choice(list(cast)) if rng.random() < 0.75 else rng.choice(WOMEN + MEN)
+        name = rng.choice(list(cast)) if rng.random() < 0.75 else rng.choice(FIRST_NAMES + NEW_NAMES)
         attribute = rng.choice(told) if rng.random() < 0.6 else rng.choice(ATTRIBUTES)
         if (name, attribute.name) not in known:
             note = f"{name}'s {attribute.name}: {NOT_SAID}"
@@ -326,8 +332,6 @@ def passage(
     split: Split,
     kinds: tuple[str, ...] = ("one_hop", "two_hop", "absent"),
     num_facts: tuple[int, int] = (7, 9),
-    women: tuple[str, ...] = WOMEN,
-    men: tuple[str, ...] = MEN,
 ) -> list[Problem]:
     """One passage and a question of each of `kinds`, in order (one_hop where it links nothing for a two_hop).
 
@@ -335,7 +339,7 @@ def passage(
     """
     while True:
         n = rng.randint(*num_facts)
-        cast = people(rng, rng.choice((3, 4)) if n > 4 else 2, women, men)
+        cast = people(rng, rng.choice((3, 4)) if n > 4 else 2)
         facts = facts_of(rng, cast, n)
         key = key_of(facts)
         if split_of(key) == split:
@@ -365,15 +369,20 @@ def passage(
     return problems
 
 
-def notes(rng: random.Random, split: Split, num_facts: tuple[int, int] = (7, 9)) -> tuple[str, list[str]]:
-    """A passage and notes on it in no order: each fact twice, and some that it leaves open. Dense practice in looking
-    things up: a note is a question and its answer in half a dozen tokens."""
+def notes(
+    rng: random.Random, split: Split, num_facts: tuple[int, int] = (7, 9), open_too: bool = True
+) -> tuple[str, list[str]]:
+    """A passage and notes on it in no order: each fact twice and, if `open_too`, some that it leaves open.
+
+    Dense practice in looking things up: a note is a question and its answer in half a dozen tokens.
+    """
     while True:
         n = rng.randint(*num_facts)
         cast = people(rng, rng.choice((3, 4)) if n > 4 else 2)
         facts = facts_of(rng, cast, n)
         if split_of(key_of(facts)) == split:
             break
-    lines = 2 * [f.note for f in facts] + [missing(rng, cast, facts)[2][0] for _ in range(n // 2)]
+    lines = 2 * [f.note for f in facts]
+    lines += [missing(rng, cast, facts)[2][0] for _ in range(n // 2 if open_too else 0)]
     rng.shuffle(lines)
     return tell(rng, cast, facts, split), lines

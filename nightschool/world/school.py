@@ -118,14 +118,19 @@ LESSONS: dict[str, Lesson] = {
 }
 
 
-def with_notes(family: Callable[..., tuple[str, list[str]]], short: tuple[int, int], long: tuple[int, int]) -> Source:
-    """Pages of a text to read and notes on it to write; the texts grow over the first two thirds of a stage."""
+def passage_notes(rng: random.Random, progress: float) -> Document:
+    """A passage to read and notes on it to write. Passages grow over the first two thirds of a stage, and leave nothing
+    open in its first half: a model that may say "not said" before it can look things up learns to say just that."""
+    num_facts = (2, 5) if rng.random() > 1.5 * progress else (7, 9)
+    return noted(*passages.notes(rng, "train", num_facts, open_too=rng.random() < 2 * progress - 1))
 
-    def source(rng: random.Random, progress: float) -> Document:
-        text, lines = family(rng, "train", short if rng.random() > 1.5 * progress else long)
-        return Document(given=f"{text}\n\nNotes", text="".join(f"\n{line}" for line in lines))
 
-    return source
+def story_notes(rng: random.Random, progress: float) -> Document:
+    return noted(*stories.notes(rng, "train", (2, 5) if rng.random() > 1.5 * progress else (6, 9)))
+
+
+def noted(text: str, lines: list[str]) -> Document:
+    return Document(given=f"{text}\n\nNotes", text="".join(f"\n{line}" for line in lines))
 
 
 def read(progress: float) -> dict[str, float]:
@@ -139,36 +144,36 @@ def study(progress: float) -> dict[str, float]:
 
 
 READING = {
-    "prose": 0.10,
-    "drill": 0.05,
-    "notes/passage": 0.35,
-    "notes/story": 0.25,
-    "book/arithmetic": 0.10,
-    "book/word_problem": 0.05,
+    "prose": 0.08,
+    "drill": 0.04,
+    "notes/passage": 0.45,
+    "notes/story": 0.20,
+    "book/arithmetic": 0.06,
+    "book/word_problem": 0.06,
     "book/letters": 0.06,
     "book/programs": 0.02,
     "book/joke": 0.01,
-    "book/ask": 0.01,
+    "book/ask": 0.02,
 }
 STUDY = {
-    "talk": 0.03,
-    "lesson/passage": 0.28,
+    "talk": 0.02,
+    "lesson/passage": 0.32,
     "lesson/story": 0.22,
-    "lesson/arithmetic": 0.18,
-    "lesson/word_problem": 0.11,
-    "lesson/letters": 0.07,
-    "lesson/tool": 0.05,
+    "lesson/arithmetic": 0.13,
+    "lesson/word_problem": 0.14,
+    "lesson/letters": 0.06,
+    "lesson/tool": 0.04,
     "lesson/programs": 0.01,
     "lesson/joke": 0.01,
     "lesson/unknown": 0.01,
-    "lesson/ask": 0.03,
+    "lesson/ask": 0.04,
 }
 SOURCES: dict[str, Source] = {
     "prose": lambda rng, progress: prose(rng, "train"),
     "drill": lambda rng, progress: drill(rng),
     "talk": lambda rng, progress: talk(rng, "train"),
-    "notes/passage": with_notes(passages.notes, (2, 5), (7, 9)),
-    "notes/story": with_notes(stories.notes, (2, 5), (6, 9)),
+    "notes/passage": passage_notes,
+    "notes/story": story_notes,
     **{f"book/{name}": printed(lesson) for name, lesson in LESSONS.items()},
     **{f"lesson/{name}": spoken(lesson) for name, lesson in LESSONS.items()},
 }

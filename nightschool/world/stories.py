@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from nightschool.world.lexicon import OBJECTS, PLACES, WEEKDAYS, article
+from nightschool.world.lexicon import MEN, OBJECTS, PLACES, WEEKDAYS, WOMEN, article
 from nightschool.world.passages import people
 from nightschool.world.problem import Problem, Split, split_of
 
@@ -58,7 +58,7 @@ class State:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        self.names = list(people(rng, 3))
+        self.names = list(people(rng, 3, WOMEN, MEN))
         self.places = rng.sample(PLACES[:NUM_PLACES], 3)
         self.things = rng.sample(OBJECTS, 2)
         self.day = rng.randrange(7)

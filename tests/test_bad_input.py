@@ -1,0 +1,54 @@
+"""Bad input gets one line that names the mend and exit code 2, before any work; nothing is left behind or damaged."""
+
+from pathlib import Path
+
+import pytest
+
+from nightschool.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ("pretrian", "unknown verb 'pretrian'; did you mean pretrain?"),
+        ("pretrain --tokns 5", "unknown field --tokns; did you mean --tokens?"),
+        ("pretrain --tokens 0", "tokens must be at least 1; got 0"),
+        ("pretrain --tokens lots", "Error parsing --tokens"),
+        ("pretrain --threads -1", "threads must be at least 0; got -1"),
+        ("pretrain --minutes -3", "minutes must be at least 0; got -3"),
+        ("pretrain --tokenizer nowhere", "no tokenizer.json in nowhere"),
+        ("pretrain nothing.toml", "cannot read nothing.toml"),
+        ("tokenizer --vocab-size 10 --out {out}/tok", "vocab_size must be at least 261"),
+        ("tokenizer --out {file}", "is a file; choose a folder"),
+        ("tokenizer --out {other}", "holds a run of 'sft', not 'tokenizer'"),
+        ("sft --start nowhere --out {out}/sft", "no checkpoint in nowhere"),
+        ("rl --start nowhere --out {out}/rl", "no checkpoint in nowhere"),
+        ("rl --credit luck", "credit must be one of outcome, first_error"),
+        ("rl --group-size 1", "group_size must be at least 2; got 1"),
+        ("night --start nowhere --out {out}/night", "no checkpoint in nowhere"),
+        ("evaluate nowhere", "no checkpoint in nowhere"),
+        ("evaluate nowhere --split exam", "invalid choice 'exam'"),
+        ("quickstart --n 0", "n must be at least 1; got 0"),
+        ("quickstart --dtype float8", "invalid choice 'float8'"),
+        ("report nowhere", "nowhere"),
+        ("chat nowhere", "nowhere"),
+        ("serve nowhere", "nowhere"),
+        ("serve nowhere --port 99999", "port"),
+    ],
+)
+def test_one_line_and_exit_code_2(argv: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, other, out = tmp_path / "file", tmp_path / "other", tmp_path / "out"
+    file.write_text("mine")
+    other.mkdir()
+    (other / "config.json").write_text('{"verb": "sft", "config": {}, "settled": {}}')
+    out.mkdir()
+    before = sorted(p for p in tmp_path.rglob("*") if p.name not in (".lock",))
+    assert main(argv.format(file=file, other=other, out=out).split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (only,) = said.err.splitlines()
+    assert only.startswith("nightschool: ")
+    assert line in only
+    assert file.read_text() == "mine"
+    if "vocab" not in argv:
+        assert sorted(p for p in tmp_path.rglob("*") if p.name not in (".lock",)) == before
