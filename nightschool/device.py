@@ -6,6 +6,7 @@ But: no distributed ranks yet; macOS runs on the CPU (untried).
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 import time
@@ -87,3 +88,12 @@ def device_name(kind: str) -> str:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def process_seconds() -> float:
+    """Seconds since this process started, imports included; off Linux, of its own CPU time (a lower bound)."""
+    if sys.platform != "linux":
+        return time.process_time()
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])  # since boot; proc(5), starttime
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

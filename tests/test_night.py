@@ -14,12 +14,12 @@ TEXT = Document(text="Amina is a baker. Amina's brother is Omar. Omar keeps a go
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("Question: What is Amina's job?\nAmina's job: baker\nAnswer: baker", ""),
-        ("Question: What pet has she?\nAmina's brother: Omar\nOmar's pet: goat\nAnswer: goat", ""),
-        ("Question: What is Amina's job?\nAmina's job: miller\nAnswer: miller", "notes what the text does not say"),
-        ("Question: What is Leila's job?\nLeila's job: baker\nAnswer: baker", "notes what the text does not say"),
-        ("Question: What is it?\nAmina's job: baker\nAnswer: goat", "does not answer with its last note"),
-        ("Amina's job: baker\nAnswer: baker", "is not a question with notes and an answer"),
+        ("Question: What is Amina's job?\njob of Amina: baker\nAnswer: baker", ""),
+        ("Question: What pet has she?\nbrother of Amina: Omar\npet of Omar: goat\nAnswer: goat", ""),
+        ("Question: What is Amina's job?\njob of Amina: miller\nAnswer: miller", "notes what the text does not say"),
+        ("Question: What is Leila's job?\njob of Leila: baker\nAnswer: baker", "notes what the text does not say"),
+        ("Question: What is it?\njob of Amina: baker\nAnswer: goat", "does not answer with its last note"),
+        ("job of Amina: baker\nAnswer: baker", "is not a question with notes and an answer"),
         ("Question: What?\nThe text does not say.", "is not a question with notes and an answer"),
         ("", "is not a question with notes and an answer"),
     ],
@@ -29,11 +29,11 @@ def test_shaped(text: str, why: str) -> None:
 
 
 def test_a_lesson_names_its_source() -> None:
-    lesson = shaped(TEXT, "Question: What is Amina's job?\nAmina's job: baker\nAnswer: baker").lesson
+    lesson = shaped(TEXT, "Question: What is Amina's job?\njob of Amina: baker\nAnswer: baker").lesson
     assert (lesson.info, lesson.kind, lesson.parents, lesson.gen) == ("doc", "reflection", (TEXT.id,), 1)
     assert lesson.messages == (
         Message("user", "What is Amina's job?"),
-        Message("assistant", "Amina's job: baker\nAnswer: baker"),
+        Message("assistant", "job of Amina: baker\nAnswer: baker"),
     )
 
 

@@ -70,7 +70,7 @@ def shaped(document: Document, text: str) -> Reflection:
         return replace(made, why="is not a question with notes and an answer")
     read = told(document)
     values = [note.split(": ", 1)[1] for note in notes]
-    subjects = [note.split("'s ", 1)[0] for note in notes]
+    subjects = [note.split(": ", 1)[0].rpartition(" of ")[2] for note in notes]
     if any(part not in read for part in (*values, *subjects)):
         return replace(made, why="notes what the text does not say")
     if last.removeprefix(ANSWER) != values[-1]:

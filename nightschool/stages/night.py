@@ -39,7 +39,7 @@ class Config:
     out: Path = Path("life/night-001")  # the run folder
     start: Path = Path("life/rl")  # the evening's run
     per_document: int = 64  # questions the model asks itself about each document
-    tokens: int = 400_000  # to train on
+    tokens: int = 350_000  # to train on
     replay: float = 0.5  # share of these that is school again
     lr_scale: float = 0.3  # of pretraining's learning rates
     n_gate: int = 100  # dev problems per skill for the gate
@@ -139,6 +139,13 @@ def main(config: Config) -> dict[str, Any]:
     if not decision.passed and not config.control:
         model, tokenizer = exchange.load(start, DTYPES[dtype])
     exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
+    write_json(
+        run.path("scores.json"),
+        {
+            "split": "dev",
+            "skills": {s: interval(sum(o), len(o)) for s, o in morning["outcomes"].items() if s in SKILLS},
+        },
+    )
     write_json(run.path("night.json"), told_night(news, reflections, evening, morning, decision, end.seconds))
     run.finish(
         seconds=end.seconds,

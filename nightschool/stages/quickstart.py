@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nightschool.config import at_least
-from nightschool.device import Dtype
-from nightschool.runs import Costs, read_json
+from nightschool.device import Dtype, process_seconds
+from nightschool.runs import Costs, read_json, write_json
 from nightschool.stages import evaluate, night, pretrain, report, rl, sft, tokenizer
 
 
@@ -72,7 +73,6 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
         ),
         "evening's exam": examine("rl"),
         "morning's exam": examine("night-001"),
-        "report": lambda: report.main(report.Config(life)),
     }
 
 
@@ -81,17 +81,22 @@ def say(text: str) -> None:
 
 
 def main(config: Config) -> dict[str, Any]:
-    start = time.perf_counter()
+    whole = not (config.out / "tokenizer").exists()
     made: dict[str, Any] = {}
     for name, stage in stages(config).items():
         began = time.perf_counter()
         made[name] = stage()
         say(f"{name:16} done in {time.perf_counter() - began:5.0f} s")
+    if whole:  # a life that was interrupted is told as the sum of its stages
+        seconds = process_seconds()
+        command = shlex.join(["nightschool", *sys.argv[1:]])
+        write_json(config.out / "meta.json", {"seconds": seconds, "command": command, **config.costs.of(seconds)})
+    made["report"] = report.main(report.Config(config.out))
     checkpoint = config.out / "night-001"
     say(f"report: {made['report']['report']}")
     say(f"talk to it: nightschool chat {checkpoint}   or, in a browser: nightschool serve {checkpoint}")
     return {
-        "seconds": time.perf_counter() - start,
+        "seconds": process_seconds(),
         "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (1 << 20 if sys.platform == "linux" else 1 << 30),
         "report": made["report"]["report"],

@@ -20,6 +20,7 @@ from nightschool.rl.credit import ASSIGNERS, spread
 from nightschool.rl.update import policy
 from nightschool.runs import Costs, Run, write_jsonl
 from nightschool.tasks.attempt import Attempt, attempt
+from nightschool.tasks.exam import graduate
 from nightschool.tasks.task import Task, lines_of
 from nightschool.tasks.world import draw
 from nightschool.text.corpus import Mixture
@@ -41,12 +42,13 @@ class Config:
     out: Path = Path("life/rl")  # the run folder
     start: Path = Path("life/sft")  # the run to go on from
     credit: str = "first_error"  # who is credited: first_error (line by line) or outcome (all or nothing)
-    steps: int = 30  # updates
-    problems: int = 16  # different problems an update
+    steps: int = 40  # updates
+    problems: int = 8  # different problems an update
     group_size: int = 8  # attempts at each
-    replay_tokens: int = 1024  # of school, beside the attempts of an update
+    replay_tokens: int = 512  # of school, beside the attempts of an update
     max_new_tokens: int = 96  # of an attempt
-    lr_scale: float = 0.3  # of pretraining's learning rates
+    lr_scale: float = 0.15  # of pretraining's learning rates
+    exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
@@ -58,7 +60,7 @@ class Config:
             raise UserError(f"credit must be one of {', '.join(ASSIGNERS)}{closest(self.credit, list(ASSIGNERS))}")
         at_least(self, 1, "steps", "problems", "max_new_tokens")
         at_least(self, 2, "group_size")
-        at_least(self, 0, "replay_tokens", "lr_scale", "threads", "save_seconds")
+        at_least(self, 0, "exam_n", "replay_tokens", "lr_scale", "threads", "save_seconds")
 
 
 def to_item(tokenizer: Tokenizer, attempt: Attempt, credit: list[float]) -> Item:
@@ -165,6 +167,7 @@ def main(config: Config) -> dict[str, Any]:
             label="rl",
         )
         exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
+        graduate(run, model, tokenizer, config.exam_n)
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,

@@ -10,6 +10,7 @@ from nightschool.config import at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.runs import Costs, Run
+from nightschool.tasks.exam import graduate
 from nightschool.train.course import course
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
 from nightschool.world import school
@@ -24,6 +25,7 @@ class Config:
     tokens: int = QUICKSTART.horizon_tokens * 3 // 5  # the horizon, prompts counted
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
     lr_scale: float = 1.0  # of pretraining's learning rates
+    exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
@@ -32,7 +34,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "tokens")
-        at_least(self, 0, "minutes", "lr_scale", "threads", "save_seconds")
+        at_least(self, 0, "exam_n", "minutes", "lr_scale", "threads", "save_seconds")
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def main(config: Config) -> dict[str, Any]:
             save_seconds=config.save_seconds,
         )
         exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
+        graduate(run, model, tokenizer, config.exam_n)
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,

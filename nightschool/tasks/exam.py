@@ -13,9 +13,10 @@ import torch
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
+from nightschool.runs import Run, write_json
 from nightschool.tasks.attempt import attempt, complete
 from nightschool.tasks.task import Task, lines_of
-from nightschool.tasks.world import draw
+from nightschool.tasks.world import SKILLS, draw
 from nightschool.text.corpus import encode
 from nightschool.text.packing import collate, pack
 from nightschool.text.tokenizer import Tokenizer
@@ -58,6 +59,13 @@ def exam(
                 }
             )
     return scores, samples
+
+
+def graduate(run: Run, model: Transformer, tokenizer: Tokenizer, n: int) -> None:
+    """The dev exam that ends a stage, n problems a skill: its scores.json. n = 0: none."""
+    if n:
+        skills, _ = exam(Engine(model, tokenizer, slots=128), SKILLS, "dev", n)
+        write_json(run.path("scores.json"), {"split": "dev", "skills": skills})
 
 
 def off_template(engine: Engine) -> list[dict[str, str]]:

@@ -2,7 +2,8 @@
 
 A passage has 5-9 sentences, 3-4 people and 7 or more facts. Each attribute of a person has its wordings, the last of
 which is kept for dev and test, and its questions, the last of which is kept for the morning after a night. A
-solution first notes what it looked up, a line a fact ("Mara's job: baker"): two hops are two notes.
+solution first notes what it looked up, a line a fact ("job of Greta: baker"): two hops are two notes. Names never begin
+a line: with a space before them or without, they are two tokens to the model, which would have to learn each by heart.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ from nightschool.world.problem import Problem, Split, split_of
 
 UNKNOWN = "The text does not say."
 NOT_SAID = "not said"
+OPENINGS = (
+    "Here is what people say.",
+    "This is about some people in town.",
+    "Meet the neighbours.",
+    "There is much to tell.",
+    "So the town paper wrote.",
+    "Let us talk about people.",
+)
 
 
 @dataclass(frozen=True)
@@ -224,7 +233,7 @@ class Fact:
 
     @property
     def note(self) -> str:
-        return f"{self.person}'s {self.attribute.name}: {self.value}"
+        return f"{self.attribute.name} of {self.person}: {self.value}"
 
 
 def worded(rng: random.Random, wordings: tuple[str, ...], split: Split) -> str:
@@ -269,8 +278,8 @@ def tell(rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Spl
         names = list(cast)
         rng.shuffle(names)
         facts.sort(key=lambda f: names.index(f.person))
-    sentences: list[str] = []
-    subject, joinable, room_to_join = "", False, len(facts) - 5  # of the sentence before
+    sentences = [rng.choice(OPENINGS)]
+    subject, joinable, room_to_join = "", False, len(facts) - 4  # of the sentence before
     for fact in facts:
         said = worded(rng, fact.attribute.wordings, split).format(X=fact.person, v=fact.value, a=article(fact.value))
         predicate = said.removeprefix(fact.person + " ")
@@ -323,7 +332,7 @@ def missing(rng: random.Random, cast: dict[str, str], facts: list[Fact]) -> tupl
         name = rng.choice(list(cast)) if rng.random() < 0.75 else rng.choice(FIRST_NAMES + NEW_NAMES)
         attribute = rng.choice(told) if rng.random() < 0.6 else rng.choice(ATTRIBUTES)
         if (name, attribute.name) not in known:
-            note = f"{name}'s {attribute.name}: {NOT_SAID}"
+            note = f"{attribute.name} of {name}: {NOT_SAID}"
             return "absent", rng.choice(attribute.ask[:-1]).format(X=name), (note,), ""
 
 
@@ -331,7 +340,7 @@ def passage(
     rng: random.Random,
     split: Split,
     kinds: tuple[str, ...] = ("one_hop", "two_hop", "absent"),
-    num_facts: tuple[int, int] = (7, 9),
+    num_facts: tuple[int, int] = (7, 8),
 ) -> list[Problem]:
     """One passage and a question of each of `kinds`, in order (one_hop where it links nothing for a two_hop).
 
@@ -369,10 +378,8 @@ def passage(
     return problems
 
 
-def notes(
-    rng: random.Random, split: Split, num_facts: tuple[int, int] = (7, 9), open_too: bool = True
-) -> tuple[str, list[str]]:
-    """A passage and notes on it in no order: each fact twice and, if `open_too`, some that it leaves open.
+def notes(rng: random.Random, split: Split, num_facts: tuple[int, int] = (7, 8)) -> tuple[str, list[str]]:
+    """A passage and notes on it in no order: each fact twice, and some that it leaves open.
 
     Dense practice in looking things up: a note is a question and its answer in half a dozen tokens.
     """
@@ -383,6 +390,6 @@ def notes(
         if split_of(key_of(facts)) == split:
             break
     lines = 2 * [f.note for f in facts]
-    lines += [missing(rng, cast, facts)[2][0] for _ in range(n // 2 if open_too else 0)]
+    lines += [missing(rng, cast, facts)[2][0] for _ in range(n // 3)]
     rng.shuffle(lines)
     return tell(rng, cast, facts, split), lines

@@ -70,7 +70,7 @@ def about_passage(rng: random.Random, progress: float) -> list[Problem]:
     kinds = ["one_hop", "one_hop", "two_hop", "absent"]
     rng.shuffle(kinds)
     short = rng.random() > 3 * progress
-    return passages.passage(rng, "train", tuple(kinds), num_facts=(2, 5) if short else (7, 9))
+    return passages.passage(rng, "train", tuple(kinds), num_facts=(2, 5) if short else (7, 8))
 
 
 def about_story(rng: random.Random, progress: float) -> list[Problem]:
@@ -119,10 +119,8 @@ LESSONS: dict[str, Lesson] = {
 
 
 def passage_notes(rng: random.Random, progress: float) -> Document:
-    """A passage to read and notes on it to write. Passages grow over the first two thirds of a stage, and leave nothing
-    open in its first half: a model that may say "not said" before it can look things up learns to say just that."""
-    num_facts = (2, 5) if rng.random() > 1.5 * progress else (7, 9)
-    return noted(*passages.notes(rng, "train", num_facts, open_too=rng.random() < 2 * progress - 1))
+    """A passage to read and notes on it to write; passages grow over the first two thirds of a stage."""
+    return noted(*passages.notes(rng, "train", (2, 5) if rng.random() > 1.5 * progress else (7, 8)))
 
 
 def story_notes(rng: random.Random, progress: float) -> Document:
@@ -146,23 +144,23 @@ def study(progress: float) -> dict[str, float]:
 READING = {
     "prose": 0.08,
     "drill": 0.04,
-    "notes/passage": 0.45,
-    "notes/story": 0.20,
-    "book/arithmetic": 0.06,
+    "notes/passage": 0.40,
+    "notes/story": 0.22,
+    "book/arithmetic": 0.08,
     "book/word_problem": 0.06,
-    "book/letters": 0.06,
+    "book/letters": 0.07,
     "book/programs": 0.02,
     "book/joke": 0.01,
     "book/ask": 0.02,
 }
 STUDY = {
     "talk": 0.02,
-    "lesson/passage": 0.32,
+    "lesson/passage": 0.28,
     "lesson/story": 0.22,
-    "lesson/arithmetic": 0.13,
-    "lesson/word_problem": 0.14,
-    "lesson/letters": 0.06,
-    "lesson/tool": 0.04,
+    "lesson/arithmetic": 0.16,
+    "lesson/word_problem": 0.13,
+    "lesson/letters": 0.07,
+    "lesson/tool": 0.05,
     "lesson/programs": 0.01,
     "lesson/joke": 0.01,
     "lesson/unknown": 0.01,

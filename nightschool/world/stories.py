@@ -2,7 +2,7 @@
 
 Six to nine events on two or three days move people between places and things between hands; every event is possible
 where it happens (a thing is given only to somebody present). The solution notes the state asked for, a line a hop:
-"lamp: with Ada", "Ada: bakery".
+"The lamp: Ada", "Place of Ada: bakery".
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ START_WITH = (
     "{X} was at the {p} and had {a}.",
     "{X} waited at the {p} with {a}.",
 )
+OPENINGS = ("It was a long week.", "This is how it went.", "Listen to this.", "Nobody planned it.", "It began quietly.")
 DAY = ("On {d}, ", "Then, on {d}, ", "It was {d} when ")
 LINKS = ("", "", "", "Then ", "Later, ", "After that, ", "Soon ", "In the afternoon, ")
 
@@ -73,6 +74,7 @@ class State:
         self.sentences.append(opener + self.rng.choice(wordings).format(**slots))
 
     def open(self) -> None:
+        self.sentences.append(self.rng.choice(OPENINGS))
         for name in self.names:
             with_it = [t for t in self.things if self.held[t] == name]
             self.say(
@@ -135,23 +137,23 @@ def ask(state: State, kind: str) -> tuple[str, tuple[str, ...], str] | None:
     holder = state.held[thing]
     question = rng.choice(ASK[kind])
     if kind == "person":
-        return question.format(X=name), (f"{name}: {state.at[name]}",), state.at[name]
+        return question.format(X=name), (f"Place of {name}: {state.at[name]}",), state.at[name]
     if kind == "thing" and holder in state.at:
         return (
             question.format(o=thing),
-            (f"{thing}: {holder}", f"{holder}: {state.at[holder]}"),
+            (f"The {thing}: {holder}", f"Place of {holder}: {state.at[holder]}"),
             state.at[holder],
         )
     if kind == "thing":
-        return question.format(o=thing), (f"{thing}: {holder}",), holder
+        return question.format(o=thing), (f"The {thing}: {holder}",), holder
     if holder not in state.at:
         return None
     if kind == "holder":
-        return question.format(o=thing), (f"{thing}: {holder}",), holder
+        return question.format(o=thing), (f"The {thing}: {holder}",), holder
     if state.since[thing]:
         return (
             question.format(X=holder, o=thing),
-            (f"{holder} got the {thing}: {state.since[thing]}",),
+            (f"Day of the {thing}: {state.since[thing]}",),
             state.since[thing],
         )
     return None
@@ -185,8 +187,8 @@ def notes(rng: random.Random, split: Split, num_events: tuple[int, int] = (6, 9)
         state.run(rng.randint(*num_events))
         if split_of("story " + "; ".join(state.key)) == split:
             break
-    lines = 2 * [f"{name}: {place}" for name, place in state.at.items()]
-    lines += 2 * [f"{thing}: {holder}" for thing, holder in state.held.items()]
-    lines += [f"{state.held[thing]} got the {thing}: {day}" for thing, day in state.since.items() if day]
+    lines = 2 * [f"Place of {name}: {place}" for name, place in state.at.items()]
+    lines += 2 * [f"The {thing}: {holder}" for thing, holder in state.held.items()]
+    lines += [f"Day of the {thing}: {day}" for thing, day in state.since.items() if day]
     rng.shuffle(lines)
     return " ".join(state.sentences), lines
