@@ -128,3 +128,10 @@ def test_read_refuses(tmp_path: Path, name: str, content: bytes | None, message:
 def test_read_refuses_a_folder_without_texts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \.txt or \.jsonl files in"):
         read(tmp_path)
+
+
+def test_what_is_given_is_read_and_not_learned(tokenizer: Tokenizer) -> None:
+    (item,) = encode(tokenizer, [Document(given="read this", text=" and say that")])
+    given = tokenizer.encode("read this")
+    assert item.ids == [*given, *tokenizer.encode(" and say that"), tokenizer.end_of_text]
+    assert item.mask == [0] * len(given) + [1] * (len(item.ids) - len(given))

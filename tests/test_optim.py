@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nightschool.model.transformer import ModelConfig, Transformer
-from nightschool.train.optim import NEWTON_SCHULZ, POLAR_EXPRESS, Optimizer, orthogonalize
+from nightschool.train.optim import Optimizer, orthogonalize
 
 
 def model(seed: int = 0) -> Transformer:
@@ -25,9 +25,7 @@ def set_gradients(m: nn.Module, seed: int) -> None:
 def test_equals_torch() -> None:
     ours = model()
     theirs = copy.deepcopy(ours)
-    optimizer = Optimizer(
-        ours, 0.02, 0.003, 0.004, weight_decay=0.1, adam_weight_decay=0.01, coefficients=NEWTON_SCHULZ
-    )
+    optimizer = Optimizer(ours, 0.02, 0.003, 0.004, weight_decay=0.1, adam_weight_decay=0.01)
     named = dict(theirs.named_parameters())
     matrices = [p for name, p in named.items() if p.ndim == 2 and "embed" not in name]
     norms = [p for p in named.values() if p.ndim == 1]
@@ -49,17 +47,22 @@ def test_equals_torch() -> None:
         torch.testing.assert_close(p, q, atol=1e-6, rtol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize(
-    ("coefficients", "smallest", "low", "high"), [(NEWTON_SCHULZ, 0.002, 0.66, 1.22), (POLAR_EXPRESS, 0.005, 0.9, 1.1)]
-)
-def test_singular_values_come_near_one(coefficients: tuple, smallest: float, low: float, high: float) -> None:
+def test_singular_values_come_near_one() -> None:
     u, _, v = torch.linalg.svd(torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(0)), full_matrices=False)
-    spectrum = torch.logspace(0, torch.log10(torch.tensor(smallest * 2)).item(), 24)
-    x = orthogonalize(u * spectrum @ v, coefficients, torch.float32)
+    spectrum = torch.logspace(0, torch.log10(torch.tensor(0.004)).item(), 24)
+    x = orthogonalize(u * spectrum @ v, torch.float32)
     values = torch.linalg.svdvals(x)
-    assert low < values.min()
-    assert values.max() < high
+    assert values.min() > 0.66
+    assert values.max() < 1.22
     assert (torch.linalg.matrix_norm(x - u @ v, ord=2) < 0.35).all()  # the directions are kept
+
+
+def test_a_gradient_of_rank_one_stays_tame_in_bfloat16() -> None:
+    """A cheaper polynomial once blew such updates up a thousandfold: rounding had left them a hair longer than 1."""
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        matrices = torch.randn(4, 128, 1, generator=g) @ torch.randn(4, 1, 256, generator=g)
+        assert orthogonalize(matrices, torch.bfloat16).abs().max() < 0.5
 
 
 def test_state_goes_on_bit_for_bit() -> None:

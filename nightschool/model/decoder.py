@@ -163,10 +163,12 @@ class Decoder:
         B, T, longest = len(last), cache.shape[3], max(lengths)
         position = torch.tensor(lengths, device=device) - 1
         # where a layer's (slot, head, key | value, column) takes them, in qkv's order: (row, key | value, head)
-        place = torch.arange(B * G * 2, device=device).view(B, G, 2).mT
-        column = (place * T + position[:, None, None]).reshape(-1)
+        place = torch.arange(B * G * 2, device=device).view(B, G, 2) * T
+        column = (place.mT + position[:, None, None]).reshape(-1)
         columns = cache.flatten(1, 3).unbind()
         keys, values = (cache[:, : B * G, i, :longest].unbind() for i in (0, 1))
+        read = place[:, :, 1].reshape(-1, 1).int() + torch.arange(longest, dtype=torch.int32, device=device)
+        read = read.repeat_interleave(H // G, 0)  # (B·H, longest): where each head finds its values
         bias = None
         if min(lengths) < longest:
             unused = torch.arange(longest, device=device) > position[:, None]  # (B, longest)
@@ -174,12 +176,17 @@ class Decoder:
             bias = bias.repeat_interleave(G, 0)[:, :, None]
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            columns[layer].index_copy_(0, column, qkv[:, H:].reshape(-1, D))
+            columns[layer].index_put_((column,), qkv[:, H:].reshape(-1, D))
             # (B·G, longest, H/G): for one query a head, keys @ q is twice as fast as q @ keys.mT
             scores = torch.bmm(keys[layer], qkv[:, :H].reshape(B * G, -1, D).mT)
             if bias is not None:
                 scores += bias
-            return torch.bmm(torch.softmax(scores.mT, -1), values[layer]).view(B, -1)
+            p = torch.softmax(scores.mT, -1)  # (B·G, H/G, longest)
+            if B == 1:
+                return torch.bmm(p, values[layer]).view(1, -1)
+            # the same weighted sum of values; it reads many rows' 1.6 times as fast as bmm
+            p = p.view(B * H, longest)
+            return F.embedding_bag(read, columns[layer], mode="sum", per_sample_weights=p).view(B, -1)
 
         x = self.forward(torch.tensor(last, device=device), self.rotations[position], attend)
         return project((x / self.norm(x)).to(self.dtype), self.head).float()

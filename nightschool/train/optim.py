@@ -13,27 +13,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-Coefficients = tuple[tuple[float, float, float], ...]  # of odd quintics a x + b x³ + c x⁵, applied in turn
-
-# The usual five steps: singular values from 0.002 to 1 become 0.68 to 1.14.
-NEWTON_SCHULZ: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
-# Each step the best quintic for what the step before left: four steps take 0.005 to 1 into 0.92 to 1.08, and smaller
-# ones as far as the usual five do within a factor of two, at four fifths of the cost. Computed as in Polar Express
-# (2505.16932) for singular values from 0.005.
-POLAR_EXPRESS: Coefficients = (
-    (8.2987, -24.4305, 18.0903),
-    (3.9152, -2.9211, 0.5592),
-    (3.1746, -2.3804, 0.4978),
-    (2.1895, -1.5672, 0.4079),
-)
+# Five steps of one quintic: singular values from 0.002 to 1 become 0.68 to 1.14. Four steps of Polar Express
+# (2505.16932) are a fifth cheaper, but blow up in bfloat16 where a gradient of rank one is a hair longer than 1.
+NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 
 
-def orthogonalize(matrices: Tensor, coefficients: Coefficients, dtype: torch.dtype) -> Tensor:
+def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """(n, rows, columns), rows <= columns -> the same shape in `dtype`, singular values near 1."""
     x = matrices.to(dtype)
     norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.promote_types(dtype, torch.float32))
     x = x / norm.clamp(min=1e-7).to(dtype)
-    for a, b, c in coefficients:
+    for a, b, c in NEWTON_SCHULZ:
         gram = torch.bmm(x, x.mT)
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
@@ -54,13 +44,12 @@ class Optimizer:
         eps: float = 1e-8,
         weight_decay: float = 0.0,  # of the matrices; per unit of learning rate, as in AdamW
         adam_weight_decay: float = 0.0,
-        coefficients: Coefficients = POLAR_EXPRESS,
         dtype: torch.dtype = torch.bfloat16,  # to orthogonalise in; float32 where bfloat16 is slow
     ) -> None:
         self.matrix_lr, self.embed_lr, self.norm_lr = matrix_lr, embed_lr, norm_lr
         self.momentum, self.betas, self.eps = momentum, betas, eps
         self.weight_decay, self.adam_weight_decay = weight_decay, adam_weight_decay
-        self.coefficients, self.dtype = coefficients, dtype
+        self.dtype = dtype
         self.num_steps = 0
         # shape with the short side first -> the (name, parameter) of that stack
         self.stacks: dict[tuple[int, int], list[tuple[str, nn.Parameter]]] = {}
@@ -93,7 +82,7 @@ class Optimizer:
             momentum = self.state[f"{name}.momentum"].lerp_(p.grad, 1 - self.momentum)
             update = p.grad.lerp(momentum, self.momentum)  # Nesterov
             directions.append((update if p.shape[0] <= p.shape[1] else update.mT).to(self.dtype))
-        updates = orthogonalize(torch.stack(directions), self.coefficients, self.dtype)
+        updates = orthogonalize(torch.stack(directions), self.dtype)
         for (_, p), update in zip(stack, updates, strict=True):
             rows, columns = p.shape
             p.mul_(1 - lr * self.weight_decay)
