@@ -18,6 +18,8 @@ TEXT = Document(text="Amina is a baker. Amina's brother is Omar. Omar keeps a go
         ("Question: What pet has she?\nbrother of Amina: Omar\npet of Omar: goat\nAnswer: goat", ""),
         ("Question: What is Amina's job?\njob of Amina: miller\nAnswer: miller", "notes what the text does not say"),
         ("Question: What is Leila's job?\njob of Leila: baker\nAnswer: baker", "notes what the text does not say"),
+        ("Question: What is Omar's job?\njob of Omar: baker\nAnswer: baker", "notes what the text does not say"),
+        ("Question: Who is Omar?\nbrother of Omar: Omar\nAnswer: Omar", "notes what the text does not say"),
         ("Question: What is it?\njob of Amina: baker\nAnswer: goat", "does not answer with its last note"),
         ("job of Amina: baker\nAnswer: baker", "is not a question with notes and an answer"),
         ("Question: What?\nThe text does not say.", "is not a question with notes and an answer"),

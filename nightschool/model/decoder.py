@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,12 @@ def project(x: Tensor, w: Tensor) -> Tensor:
     for part, columns in zip(w, y.chunk(len(w), dim=1), strict=True):
         torch.mm(x, part, out=columns)
     return y
+
+
+@lru_cache(maxsize=256)
+def places(B: int, G: int, T: int, device: torch.device) -> Tensor:
+    """Where column 0 of each lies in a layer's (slot, head, key | value, column); in qkv's order, (row, key | value, head)."""
+    return (torch.arange(B * G * 2, device=device).view(B, G, 2) * T).mT.contiguous()
 
 
 class Decoder:
@@ -162,13 +169,13 @@ class Decoder:
         H, G, D, device = self.H, self.G, self.D, cache.device
         B, T, longest = len(last), cache.shape[3], max(lengths)
         position = torch.tensor(lengths, device=device) - 1
-        # where a layer's (slot, head, key | value, column) takes them, in qkv's order: (row, key | value, head)
-        place = torch.arange(B * G * 2, device=device).view(B, G, 2) * T
-        column = (place.mT + position[:, None, None]).reshape(-1)
+        place = places(B, G, T, device)
+        column = (place + position[:, None, None]).view(-1)
         columns = cache.flatten(1, 3).unbind()
         keys, values = (cache[:, : B * G, i, :longest].unbind() for i in (0, 1))
-        read = place[:, :, 1].reshape(-1, 1).int() + torch.arange(longest, dtype=torch.int32, device=device)
-        read = read.repeat_interleave(H // G, 0)  # (B·H, longest): where each head finds its values
+        if B > 1:  # (B·H, longest): where each head finds its values
+            read = place[:, 1].reshape(-1, 1).int() + torch.arange(longest, dtype=torch.int32, device=device)
+            read = read.repeat_interleave(H // G, 0)
         bias = None
         if min(lengths) < longest:
             unused = torch.arange(longest, device=device) > position[:, None]  # (B, longest)

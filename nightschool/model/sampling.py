@@ -57,6 +57,7 @@ def truncate(p: Tensor, top_p: float, min_p: float) -> Tensor:
     return p * (p >= least)
 
 
+@torch.inference_mode()
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
     """One token a row. logits (B, V) float32, uniform (B,) in (0, 1] -> ids (B,), log_probs (B,), p (B, V).
 

@@ -1,8 +1,9 @@
-"""Reading by thinking: the model asks itself questions about what it was told, answers them, and checks the answers.
+"""Reading by thinking: the model asks itself questions about what it was told, answers them, and has them checked.
 
-A reflection is kept if it has the form of a question with notes and an answer, if everything it notes stands in the
-document, and if the model gives the same notes and answer when it is asked that question with the document before
-it. What is kept becomes closed-book conversations: information from the document, on its way into the weights.
+A reflection is kept if it has the form of a question with notes and an answer, if the document says each note's
+person and value in one breath, and if the model, asked its question with the document before it, makes notes of the
+same things. What is kept becomes closed-book conversations: information from the document, on its way into the
+weights. But: the check knows sentences and pronouns, not meaning; a wrong kind of word in the right sentence passes.
 Sources: self-study (2506.06266), Active Reading (2508.09494).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
@@ -62,6 +64,21 @@ def reflect(engine: Engine, documents: Sequence[Document], per_document: int, se
     return [next(checked) if r.kept else r for r in written]
 
 
+def things(solution: str) -> list[str]:
+    """What a solution makes notes of: "job of Ada: baker" -> "job of Ada"."""
+    return [line.partition(": ")[0] for line in solution.split("\n")]
+
+
+def said_together(text: str, person: str, value: str) -> bool:
+    """Does a sentence hold the value and the person, or a pronoun for the person of the sentence before?"""
+    sentences = ["", *text.split(". ")]
+    for before, sentence in pairwise(sentences):
+        spoken_of = f"{before} {sentence}" if sentence.startswith(("He ", "She ")) else sentence
+        if value in sentence and person in spoken_of:
+            return True
+    return False
+
+
 def shaped(document: Document, text: str) -> Reflection:
     """A text as a reflection, refused where its form or its notes are wrong."""
     first, *notes, last = text.split("\n") if text.count("\n") >= 2 else ("", "", "")
@@ -70,8 +87,9 @@ def shaped(document: Document, text: str) -> Reflection:
         return replace(made, why="is not a question with notes and an answer")
     read = told(document)
     values = [note.split(": ", 1)[1] for note in notes]
-    subjects = [note.split(": ", 1)[0].rpartition(" of ")[2] for note in notes]
-    if any(part not in read for part in (*values, *subjects)):
+    persons = [note.split(": ", 1)[0].rpartition(" of ")[2] for note in notes]
+    pairs = list(zip(persons, values, strict=True))
+    if any(person == value or not said_together(read, person, value) for person, value in pairs):
         return replace(made, why="notes what the text does not say")
     if last.removeprefix(ANSWER) != values[-1]:
         return replace(made, why="does not answer with its last note")

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,9 @@ def main(config: Config) -> dict[str, Any]:
         say(f"{name:16} done in {time.perf_counter() - began:5.0f} s")
     if whole:  # a life that was interrupted is told as the sum of its stages
         seconds = process_seconds()
-        command = shlex.join(["nightschool", *sys.argv[1:]])
-        write_json(config.out / "meta.json", {"seconds": seconds, "command": command, **config.costs.of(seconds)})
+        account = {"seconds": seconds, "command": shlex.join(["nightschool", *sys.argv[1:]])}
+        account |= {**config.costs.of(seconds), "assumptions": asdict(config.costs)}
+        write_json(config.out / "meta.json", account)
     made["report"] = report.main(report.Config(config.out))
     checkpoint = config.out / "night-001"
     say(f"report: {made['report']['report']}")
