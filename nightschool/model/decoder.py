@@ -53,7 +53,7 @@ def project(x: Tensor, w: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def places(B: int, G: int, T: int, device: torch.device) -> Tensor:
-    """Where column 0 of each lies in a layer's (slot, head, key | value, column); in qkv's order, (row, key | value, head)."""
+    """Where column 0 of each lies in a layer's (slot, head, key | value, column); in qkv's order: row, k | v, head."""
     return (torch.arange(B * G * 2, device=device).view(B, G, 2) * T).mT.contiguous()
 
 

@@ -58,9 +58,8 @@ def reflect(engine: Engine, documents: Sequence[Document], per_document: int, se
     again = [(d, r) for (d, _), r in zip(pairs, written, strict=True) if r.kept]
     asked = [f"{told(d)}\n\n{r.question}" for d, r in again]
     answers = iter(complete(engine, asked, Sampling(temperature=0, max_new_tokens=64)))
-    checked = (
-        replace(r, why="" if next(answers) == r.solution else "answers differently when asked") for _, r in again
-    )
+    same = (things(next(answers)) == things(r.solution) for _, r in again)
+    checked = (replace(r, why="" if next(same) else "asks one thing and answers another") for _, r in again)
     return [next(checked) if r.kept else r for r in written]
 
 

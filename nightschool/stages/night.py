@@ -38,10 +38,10 @@ CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the m
 class Config:
     out: Path = Path("life/night-001")  # the run folder
     start: Path = Path("life/rl")  # the evening's run
-    per_document: int = 64  # questions the model asks itself about each document
-    tokens: int = 350_000  # to train on
-    replay: float = 0.5  # share of these that is school again
-    lr_scale: float = 0.3  # of pretraining's learning rates
+    per_document: int = 128  # questions the model asks itself about each document
+    tokens: int = 200_000  # to train on
+    replay: float = 0.7  # share of these that is school again
+    lr_scale: float = 0.1  # of pretraining's learning rates
     n_gate: int = 100  # dev problems per skill for the gate
     control: bool = False  # re-read the raw text for the same tokens instead
     seed: int = 0  # of the family that moves in, and of the training

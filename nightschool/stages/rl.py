@@ -42,7 +42,7 @@ class Config:
     out: Path = Path("life/rl")  # the run folder
     start: Path = Path("life/sft")  # the run to go on from
     credit: str = "first_error"  # who is credited: first_error (line by line) or outcome (all or nothing)
-    steps: int = 40  # updates
+    steps: int = 24  # updates
     problems: int = 8  # different problems an update
     group_size: int = 8  # attempts at each
     replay_tokens: int = 512  # of school, beside the attempts of an update
