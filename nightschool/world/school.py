@@ -175,3 +175,11 @@ SOURCES: dict[str, Source] = {
     **{f"book/{name}": printed(lesson) for name, lesson in LESSONS.items()},
     **{f"lesson/{name}": spoken(lesson) for name, lesson in LESSONS.items()},
 }
+
+
+def full_length(source: Source) -> Source:
+    """A source as it is at the end of its stage: for replay, which must not go back to short texts."""
+    return lambda rng, progress: source(rng, 1.0)
+
+
+REPLAY: dict[str, Source] = {name: full_length(source) for name, source in SOURCES.items()}
