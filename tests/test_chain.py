@@ -7,7 +7,8 @@ import pytest
 
 from nightschool.stages import quickstart
 
-TINY = {"pretrain_tokens": 8_000, "sft_tokens": 8_000, "rl_steps": 1, "night_tokens": 4_000, "n": 2, "threads": 1}
+TINY = {"pretrain_tokens": 8_000, "sft_tokens": 8_000, "rl_steps": 1, "night_tokens": 4_000, "n": 2}
+TINY |= {"per_document": 2, "n_dev": 2, "threads": 1}
 SKILLS = {"story", "passage", "absent", "arithmetic", "word_problem", "letter_count", "tool"}
 
 

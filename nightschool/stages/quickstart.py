@@ -24,6 +24,8 @@ class Config:
     sft_tokens: int = sft.Config.tokens  # of school
     rl_steps: int = rl.Config.steps  # updates of practice
     night_tokens: int = night.Config.tokens  # to train on at night
+    per_document: int = night.Config.per_document  # questions the model asks itself about each document at night
+    n_dev: int = night.Config.n_gate  # dev problems per skill at the end of a stage
     n: int = evaluate.Config.n  # test problems per skill, in the evening and in the morning
     seed: int = 0
     threads: int = 0  # 0 = one a core
@@ -32,7 +34,7 @@ class Config:
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "pretrain_tokens", "sft_tokens", "rl_steps", "night_tokens", "n")
+        at_least(self, 1, "pretrain_tokens", "sft_tokens", "rl_steps", "night_tokens", "per_document", "n_dev", "n")
         at_least(self, 0, "threads", "save_seconds")
 
 
@@ -46,6 +48,8 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
         "save_seconds": config.save_seconds,
         "costs": config.costs,
     }
+
+    asked: dict[str, Any] = {"per_document": config.per_document, "n_gate": config.n_dev}
 
     def examine(name: str) -> Callable[[], Any]:
         """The test, opened once per checkpoint; a second start of this command finds the scores."""
@@ -66,10 +70,14 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
         "pretrain": lambda: pretrain.main(
             pretrain.Config(life / "pretrain", life / "tokenizer", config.pretrain_tokens, **common)
         ),
-        "sft": lambda: sft.main(sft.Config(life / "sft", life / "pretrain", config.sft_tokens, **common)),
-        "rl": lambda: rl.main(rl.Config(life / "rl", life / "sft", steps=config.rl_steps, **common)),
+        "sft": lambda: sft.main(
+            sft.Config(life / "sft", life / "pretrain", config.sft_tokens, exam_n=config.n_dev, **common)
+        ),
+        "rl": lambda: rl.main(
+            rl.Config(life / "rl", life / "sft", steps=config.rl_steps, exam_n=config.n_dev, **common)
+        ),
         "night": lambda: night.main(
-            night.Config(life / "night-001", life / "rl", tokens=config.night_tokens, **common)
+            night.Config(life / "night-001", life / "rl", tokens=config.night_tokens, **asked, **common)
         ),
         "evening's exam": examine("rl"),
         "morning's exam": examine("night-001"),
