@@ -166,7 +166,7 @@ class Transformer(nn.Module):
         """Uniform matrices of variance 1/C; zero where a block writes to the residual, so each begins as identity.
 
         Keys start as a copy of their group's first query, on which the group's other queries lean: from the first step
-        on, a token attends to its like. Looking things up is learned in half the tokens (mimetic initialization,
+        on, a token attends to its like. In one run sums and two hops came sooner so (mimetic initialization,
         2305.09828; LOG.md).
         """
         g = torch.Generator().manual_seed(seed)

@@ -39,7 +39,7 @@ QUICKSTART = Plan(
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=64,  # with QK-norm a head is no sharper than its width allows: at 32 look-ups took twice as long
+        head_dim=64,  # with QK-norm a head is no sharper than its width allows: 32 learned more slowly (LOG.md)
         max_position_embeddings=512,
     ),
     horizon_tokens=4_000_000,  # of which two fifths to read, the rest at school
