@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from nightschool.config import UserError
+from nightschool.model import exchange
 from nightschool.train import checkpoint
 
 TENSORS = {"a": torch.arange(12.0).view(3, 4).t(), "b": torch.ones(2, dtype=torch.bfloat16)}
@@ -83,11 +84,11 @@ def test_a_full_disk_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """safetensors reports it with an error of its own, which is no OSError."""
     save(tmp_path, 1)
 
-    def full(tensors: object, path: Path) -> None:
+    def full(tensors: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(exchange, "save_file", full)
     with pytest.raises(OSError, match="No space left on device") as error:
         save(tmp_path, 2)
     assert error.value.errno == errno.ENOSPC

@@ -8,7 +8,6 @@ one process writes it all; sharded states have no place here yet.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import sys
@@ -17,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nightschool.config import UserError
+from nightschool.model.exchange import write_tensors
 from nightschool.runs import read_json, sync, write_json
 
 NAME = re.compile(r"step-\d+")
@@ -53,8 +52,12 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)  # what a kill left
     temporary.mkdir()
     try:
-        write_tensors(temporary / "model.safetensors", model)
-        write_tensors(temporary / "optim.safetensors", optimizer)
+        write_tensors(
+            temporary / "model.safetensors", {name: tensor.detach().contiguous() for name, tensor in model.items()}
+        )
+        write_tensors(
+            temporary / "optim.safetensors", {name: tensor.detach().contiguous() for name, tensor in optimizer.items()}
+        )
         write_json(temporary / "state.json", info)
         write_json(temporary / "manifest.json", {p.name: fingerprint(p) for p in sorted(temporary.iterdir())})
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one of the same step
@@ -115,14 +118,3 @@ def damage(folder: Path) -> str:
 def fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "blake2b": hashlib.file_digest(file, "blake2b").hexdigest()}
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # a full disk comes as "... (os error 28)"
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    sync(path)
