@@ -128,7 +128,7 @@ def life(day: Path) -> Path:
 
 
 def test_a_whole_life(life: Path) -> None:
-    headline = report.main(report.Config(life))
+    headline = report.main(report.Config(life, control=life / "none.json"))
     html = (life / "report.html").read_text()
     page = Page(html)
     for words in (
@@ -158,7 +158,7 @@ def test_a_whole_life(life: Path) -> None:
 
 
 def test_words_of_the_model_stay_words_and_nothing_is_fetched(life: Path) -> None:
-    report.main(report.Config(life))
+    report.main(report.Config(life, control=life / "none.json"))
     html = (life / "report.html").read_text()
     page = Page(html)
     assert "script" not in page.seen
@@ -168,7 +168,7 @@ def test_words_of_the_model_stay_words_and_nothing_is_fetched(life: Path) -> Non
 
 
 def test_a_day_without_a_night(day: Path) -> None:
-    headline = report.main(report.Config(day))
+    headline = report.main(report.Config(day, control=day / "none.json"))
     text = Page((day / "report.html").read_text()).text
     assert "has not slept yet" in text
     assert "What it can do so far" in text
@@ -191,14 +191,14 @@ def test_a_shut_gate_is_said(life: Path) -> None:
     path = life / "night-001" / "night.json"
     night = runs.read_json(path)
     runs.write_json(path, night | {"gate": {"passed": False, "reason": "story fell", "skills": {}}})
-    report.main(report.Config(life))
+    report.main(report.Config(life, control=life / "none.json"))
     text = Page((life / "report.html").read_text()).text
     assert "The gate stayed shut" in text
     assert "the night was undone" in text
 
 
 def test_assumptions_can_be_set(life: Path) -> None:
-    plain = report.main(report.Config(life))
+    plain = report.main(report.Config(life, control=life / "none.json"))
     rented = report.main(report.Config(life, watts=130, dollars_per_hour=3.6))
     assert rented["kwh"] == pytest.approx(2 * plain["kwh"])
     assert rented["dollars"] == pytest.approx(2 * plain["dollars"] + 503 * 0.001)
