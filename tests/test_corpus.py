@@ -5,7 +5,7 @@ import pytest
 
 from nightschool.config import UserError
 from nightschool.text.corpus import Mixture, encode, epochs, read, windows
-from nightschool.text.document import Document, Message
+from nightschool.text.document import Document, Message, in_pieces
 from nightschool.text.packing import Item
 from nightschool.text.tokenizer import Tokenizer, train
 
@@ -130,8 +130,8 @@ def test_read_refuses_a_folder_without_texts(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_what_is_given_is_read_and_not_learned(tokenizer: Tokenizer) -> None:
-    (item,) = encode(tokenizer, [Document(given="read this", text=" and say that")])
-    given = tokenizer.encode("read this")
-    assert item.ids == [*given, *tokenizer.encode(" and say that"), tokenizer.end_of_text]
-    assert item.mask == [0] * len(given) + [1] * (len(item.ids) - len(given))
+def test_only_what_can_be_known_is_learned(tokenizer: Tokenizer) -> None:
+    (item,) = encode(tokenizer, [in_pieces([("read this", False), (" and say that", True), (" and so on", False)])])
+    counts = [len(tokenizer.encode(part)) for part in ("read this", " and say that", " and so on")]
+    assert item.ids == [*tokenizer.encode("read this and say that and so on"), tokenizer.end_of_text]
+    assert item.mask == [0] * counts[0] + [1] * counts[1] + [0] * (counts[2] + 1)

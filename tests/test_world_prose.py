@@ -12,13 +12,13 @@ from nightschool.world import lexicon
 from nightschool.world.grammar import derivations, even, expand, load, zipf
 from nightschool.world.jokes import house, joke, jokes, kind_of, kinds
 from nightschool.world.problem import split_of
-from nightschool.world.programs import drill, rearrange, run, sort, trace
+from nightschool.world.programs import rearrange, run, sort, trace
 from nightschool.world.prose import KINDS, prose, third
 from nightschool.world.talk import talk
 from nightschool.world.town import Town, town
 
 PROBLEMS = (joke, house, trace, sort, rearrange)
-FAMILIES = (*PROBLEMS, prose, talk, drill)
+FAMILIES = (*PROBLEMS, prose, talk)
 
 
 def text_of(made):

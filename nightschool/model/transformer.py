@@ -163,12 +163,7 @@ class Transformer(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def init_weights(self, seed: int) -> None:
-        """Uniform matrices of variance 1/C; zero where a block writes to the residual, so each begins as identity.
-
-        Keys start as a copy of their group's first query, on which the group's other queries lean: from the first step
-        on, a token attends to its like. In one run sums and two hops came sooner so (mimetic initialization,
-        2305.09828; LOG.md).
-        """
+        """Uniform matrices of variance 1/C; zero where a block writes to the residual, so each begins as identity."""
         g = torch.Generator().manual_seed(seed)
         C = self.config.hidden_size
         for name, p in self.named_parameters():
@@ -180,13 +175,6 @@ class Transformer(nn.Module):
                 p.data.zero_()
             else:
                 p.data.uniform_(-(3**0.5) * C**-0.5, 3**0.5 * C**-0.5, generator=g)
-        G, R = self.config.num_key_value_heads, self.config.num_attention_heads // self.config.num_key_value_heads
-        for module in self.modules():
-            if isinstance(module, Attention):
-                q = module.q_proj.weight.data.view(G, R, -1, C)
-                first = q[:, :1].clone()
-                module.k_proj.weight.data.copy_(first.flatten(0, 2))
-                q.mul_(0.5).add_(first)
 
     def hidden(self, ids: Tensor, docs: Tensor | None = None) -> Tensor:
         """ids (B, T) -> final hidden states (B, T, C). `docs` (B, T) numbers the documents packed into each row:

@@ -9,6 +9,7 @@ from typing import Any
 from nightschool.config import at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
+from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
 from nightschool.runs import Costs, Run
 from nightschool.text.tokenizer import Tokenizer
@@ -25,6 +26,7 @@ class Config:
     tokenizer: Path = Path("life/tokenizer")  # a run of `nightschool tokenizer`
     tokens: int = QUICKSTART.horizon_tokens * 2 // 5  # the horizon
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
+    instinct: bool = True  # begin with heads that look back and find again; False = a blank slate
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
@@ -44,6 +46,8 @@ def main(config: Config) -> dict[str, Any]:
         device = set_up(config.threads, dtype)
         model = Transformer(QUICKSTART.model, DTYPES[dtype])
         model.init_weights(config.seed)
+        if config.instinct:
+            instinct(model, config.seed)
         end = course(
             run,
             model,

@@ -1,9 +1,8 @@
 """Documents -> token sequences: a seeded mixture of endless sources, and the files a user brings.
 
-A text ends in <|endoftext|> and is trained on whole (what it was `given` is only read); of a
-conversation, what the assistant says. Documents
-with no information behind them (info="none") are refused outside a control arm. But: no deduplication or
-filtering, and user files are held in memory.
+A text ends in <|endoftext|> and is trained on whole, or on those of its pieces that are learned; of a conversation,
+what the assistant says. Documents with no information behind them (info="none") are refused outside a control arm.
+But: no deduplication or filtering, and user files are held in memory.
 """
 
 from __future__ import annotations
@@ -40,14 +39,21 @@ def encode(
             raise UserError(f"{document.id} has info 'none': words with nothing behind them are for control arms")
     conversations = [(d.messages, d.tools) for d in documents if d.messages]
     rendered = iter(chat.render_many(tokenizer, conversations))
-    texts = iter(tokenizer.encode_many([t for d in documents if not d.messages for t in (d.given, d.text)]))
+    parts = [document.pieces or ((document.text, True),) for document in documents if not document.messages]
+    encoded = iter(tokenizer.encode_many([part for pieces in parts for part, _ in pieces]))
+    texts = iter(parts)
     items = []
     for document in documents:
         if document.messages:
             items.append(Item(*next(rendered)))
-        else:
-            given, ids = next(texts), [*next(texts), tokenizer.end_of_text]
-            items += windows(Item(given + ids, [0] * len(given) + [1] * len(ids)), row_length)
+            continue
+        ids, mask = list[int](), list[int]()
+        for _, learned in next(texts):
+            piece = next(encoded)
+            ids += piece
+            mask += [int(learned)] * len(piece)
+        end = int(not document.pieces)  # where a text in pieces ends cannot be known either
+        items += windows(Item([*ids, tokenizer.end_of_text], [*mask, end]), row_length)
     return items
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ class Document:
 
     text: str = ""
     messages: tuple[Message, ...] = ()  # either text or messages
-    given: str = ""  # stands before `text`: read, but not learned to say
+    pieces: tuple[tuple[str, bool], ...] = ()  # a text in parts, each learned or only read; () = all is learned
     kind: Kind = "world"
     info: Info = "seed"
     gen: int = 0  # how many models stand between this document and the world
@@ -41,5 +42,10 @@ class Document:
 
     @property
     def id(self) -> str:
-        body = self.given + self.text or json.dumps([[m.role, m.content, m.tool_calls] for m in self.messages])
+        body = self.text or json.dumps([[m.role, m.content, m.tool_calls] for m in self.messages])
         return hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
+
+
+def in_pieces(pieces: Sequence[tuple[str, bool]]) -> Document:
+    """A text of which only some parts are learned: those that what stands before them lets one know."""
+    return Document(text="".join(part for part, _ in pieces), pieces=tuple(pieces))

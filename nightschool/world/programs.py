@@ -1,8 +1,7 @@
-"""Small programs and lists, worked step by step: tracing, sorting, reversing, repeating, picking; and drills.
+"""Small programs and lists, worked step by step: tracing, sorting, reversing, repeating, picking.
 
 A trace's program has one statement a line: `a=7`, `b=a*3`, `if b>9: b=b-9`, `repeat 3: a=a+b`. Numbers are written
 with no space before them, so that each digit is a token of its own. `run` is the interpreter that checks them.
-A drill is raw text that exercises copying and looking up, the skills every reader needs first.
 """
 
 from __future__ import annotations
@@ -10,18 +9,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from nightschool.text.document import Document
-from nightschool.world.lexicon import (
-    ANIMALS,
-    COLOURS,
-    CONTAINERS,
-    FIRST_NAMES,
-    JOBS,
-    OBJECTS,
-    PLACES,
-    SPELL_WORDS,
-    STREETS,
-)
+from nightschool.world.lexicon import SPELL_WORDS
 from nightschool.world.problem import Problem, Split, split_of
 
 STATEMENT = re.compile(
@@ -161,39 +149,3 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 
 def _join(items: list[str]) -> str:
     return ", ".join(items)
-
-
-RELATIONS = (  # keys, values, a fact, how to ask for the value, for the key
-    (FIRST_NAMES, OBJECTS, "{k} has the {v}.", "What does {k} have? The {v}.", "Who has the {v}? {k}."),
-    (FIRST_NAMES, JOBS, "{k} is the {v}.", "What is {k}? The {v}.", "Who is the {v}? {k}."),
-    (FIRST_NAMES, PLACES, "{k} is at the {v}.", "Where is {k}? At the {v}.", "Who is at the {v}? {k}."),
-    (FIRST_NAMES, STREETS, "{k} lives on {v}.", "Where does {k} live? On {v}.", "Who lives on {v}? {k}."),
-    (FIRST_NAMES, COLOURS, "{k} likes {v}.", "What does {k} like? {k} likes {v}.", "Who likes {v}? {k}."),
-    (OBJECTS, PLACES, "The {k} is at the {v}.", "Where is the {k}? At the {v}.", "What is at the {v}? The {k}."),
-    (OBJECTS, CONTAINERS, "The {k} is in the {v}.", "Where is the {k}? In the {v}.", "What is in the {v}? The {k}."),
-    (FIRST_NAMES, OBJECTS, "{k}: {v}.", "{k}? {v}.", "{v}? {k}."),
-    (OBJECTS, ANIMALS, "{k}={v}.", "{k}? {v}.", "{v}? {k}."),
-)
-
-
-def drill(rng: Random, split: Split = "train") -> Document:
-    """Raw text that copies a list, names the next item, or looks up values and keys, asked again and again."""
-    count = rng.randint(2, 8)
-    while True:
-        keys, values, fact, ask_value, ask_key = rng.choice(RELATIONS)
-        pairs = list(zip(rng.sample(keys, count), rng.sample(values, count), strict=True))
-        if split_of(" ".join(f"{k} {v}" for k, v in pairs)) == split:
-            break
-    shape, items = rng.random(), [k for k, _ in pairs]
-    if shape < 0.2:
-        separator = rng.choice((" ", ", ", "; "))
-        listed = separator.join(items)
-        return Document(text="\n".join([listed] * rng.randint(2, 3)))
-    if shape < 0.3:
-        after = [f"After {items[i]}: {items[i + 1]}." for i in rng.sample(range(count - 1), count - 1)]
-        return Document(text=" ".join((_join(items) + ".", *after)))
-    facts = [fact.format(k=k, v=v) for k, v in pairs]
-    gap = rng.choice((" ", "\n"))
-    ask = rng.choice(((ask_value,), (ask_key,), (ask_value, ask_key)))
-    asked = [rng.choice(ask).format(k=k, v=v) for k, v in rng.sample(pairs, min(count, rng.randint(2, 5)))]
-    return Document(text=f"{' '.join(facts)}{gap}{' '.join(asked)}")

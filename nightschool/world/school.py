@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from nightschool.text.document import Document, Message
+from nightschool.text.document import Document, Message, in_pieces
 from nightschool.world import passages, stories
 from nightschool.world.arithmetic import arithmetic
 from nightschool.world.jokes import house, joke
@@ -18,7 +18,7 @@ from nightschool.world.letters import letter_count, spell
 from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 from nightschool.world.passages import ATTRIBUTES
 from nightschool.world.problem import Problem, Split
-from nightschool.world.programs import drill, rearrange, sort, trace
+from nightschool.world.programs import rearrange, sort, trace
 from nightschool.world.prose import prose
 from nightschool.world.talk import talk
 from nightschool.world.tools import TOOLS, calculator, lookup
@@ -60,9 +60,12 @@ def spoken(lesson: Lesson) -> Source:
 
 
 def page(problems: Sequence[Problem]) -> Document:
-    """The problems as a page of an exercise book."""
-    context = f"{problems[0].context}\n\n" if problems[0].context else ""
-    return Document(text=context + "\n\n".join(f"Question: {p.question}\n{p.solution}" for p in problems))
+    """The problems as a page of an exercise book: questions are read, their solutions learned."""
+    pieces, before = list[tuple[str, bool]](), f"{problems[0].context}\n\n" if problems[0].context else ""
+    for problem in problems:
+        pieces += [(f"{before}Question: {problem.question}\n", False), (problem.solution, True)]
+        before = "\n\n"
+    return in_pieces(pieces)
 
 
 def about_passage(rng: random.Random, progress: float) -> list[Problem]:
@@ -127,13 +130,27 @@ def story_notes(rng: random.Random, progress: float) -> Document:
     return noted(*stories.notes(rng, "train", (2, 5) if rng.random() > 1.5 * progress else (6, 9)))
 
 
+def list_of_notes(rng: random.Random, progress: float) -> Document:
+    """Notes on nothing, each twice: what is learned is to find a note again."""
+    cast = passages.people(rng, rng.randint(2, 5))
+    attributes = rng.sample(ATTRIBUTES, rng.randint(1, 2))
+    lines = 2 * [passages.Fact(name, a, rng.choice(a.values)).note for name in cast for a in attributes]
+    rng.shuffle(lines)
+    return noted("", lines)
+
+
 def noted(text: str, lines: list[str]) -> Document:
-    return Document(given=f"{text}\n\nNotes", text="".join(f"\n{line}" for line in lines))
+    """A text and notes on it. A note's value is learned where the text, or the same note before it, tells it."""
+    pieces = [(f"{text}\n\nNotes" if text else "Notes", False)]
+    for i, line in enumerate(lines):
+        asked, _, value = line.partition(":")
+        pieces += [(f"\n{asked}:", False), (value, bool(text) or line in lines[:i])]
+    return in_pieces(pieces)
 
 
 def read(progress: float) -> dict[str, float]:
-    """Shares of pretraining's sources."""
-    return READING
+    """Shares of pretraining's sources: first nothing but lists, until the habit of looking things up is firm."""
+    return {"notes": 1.0} if progress < FIRST else READING
 
 
 def study(progress: float) -> dict[str, float]:
@@ -141,9 +158,10 @@ def study(progress: float) -> dict[str, float]:
     return STUDY
 
 
+FIRST = 0.08  # of pretraining
 READING = {
     "prose": 0.08,
-    "drill": 0.04,
+    "notes": 0.04,
     "notes/passage": 0.40,
     "notes/story": 0.22,
     "book/arithmetic": 0.08,
@@ -168,7 +186,7 @@ STUDY = {
 }
 SOURCES: dict[str, Source] = {
     "prose": lambda rng, progress: prose(rng, "train"),
-    "drill": lambda rng, progress: drill(rng),
+    "notes": list_of_notes,
     "talk": lambda rng, progress: talk(rng, "train"),
     "notes/passage": passage_notes,
     "notes/story": story_notes,
