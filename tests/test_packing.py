@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nightschool.config import UserError
-from nightschool.text.packing import Batch, Item, batches, bucket, collate, pack, prefetch
+from nightschool.text.packing import Batch, Item, batches, collate, pack, prefetch
 
 PAD = 0
 
@@ -68,39 +68,28 @@ def test_collate_by_hand() -> None:
     assert [t.dtype for t in (batch.ids, batch.weights, batch.docs)] == [torch.int64, torch.float32, torch.int32]
 
 
-def test_bucket_pads_little() -> None:
-    made = sequences(1, 1000)
-    groups = bucket(made, tokens_per_batch=512, row_length=128)
-    sizes = [(len(rows), max(row[0].num_positions for row in rows)) for rows in groups]
-    assert all(B * T <= 512 for B, T in sizes)
-    assert sum(len(ids) - 1 for ids, _ in made) / sum(B * T for B, T in sizes) > 0.97
-
-
-def stream(packed: bool, cursor: dict[str, Any] | None = None, last: int = 4) -> Iterator[Batch]:
+def stream(cursor: dict[str, Any] | None = None, last: int = 4) -> Iterator[Batch]:
     return batches(
         lambda i: sequences(i, 50) if i < last else [],
         tokens_per_batch=256,
         row_length=64,
         pad_id=PAD,
         seed=3,
-        packed=packed,
         cursor=cursor,
     )
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_every_target_comes_once(packed: bool) -> None:
+def test_every_target_comes_once() -> None:
     made = [s for i in range(4) for s in sequences(i, 50)]
-    seen = [pair for batch in stream(packed) for pair in pairs(batch)]
+    seen = [pair for batch in stream() for pair in pairs(batch)]
     assert sorted(seen) == sorted(expected_pairs(made))
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_batches_go_on_from_every_cursor(packed: bool) -> None:
-    whole = list(stream(packed))
+def test_batches_go_on_from_every_cursor() -> None:
+    whole = list(stream())
     assert len(whole) > 20
     for k, batch in enumerate(whole):
-        rest = list(stream(packed, json.loads(json.dumps(batch.cursor))))
+        rest = list(stream(json.loads(json.dumps(batch.cursor))))
         assert len(rest) == len(whole) - k - 1
         for ours, theirs in zip(rest, whole[k + 1 :], strict=True):
             assert torch.equal(ours.ids, theirs.ids)
@@ -109,13 +98,9 @@ def test_batches_go_on_from_every_cursor(packed: bool) -> None:
 
 
 def test_shapes() -> None:
-    packed = list(stream(packed=True))
-    assert {tuple(batch.ids.shape) for batch in packed[:-1]} == {(4, 64)}
-    assert all(batch.docs is not None for batch in packed)
-    bucketed = list(stream(packed=False))
-    assert all(batch.docs is None and batch.ids.numel() <= 256 for batch in bucketed)
-    assert all(bool((batch.ids != PAD).any(0).all()) for batch in bucketed)  # no column of padding alone
-    assert [b.ids.shape[1] for b in bucketed] != sorted(b.ids.shape[1] for b in bucketed)  # shuffled
+    made = list(stream())
+    assert {tuple(batch.ids.shape) for batch in made[:-1]} == {(4, 64)}
+    assert all(batch.docs is not None for batch in made)
 
 
 def test_a_batch_must_hold_a_row() -> None:

@@ -1,4 +1,4 @@
-"""Sequences -> batches: packed rows (best fit) or rows of one document each, in batches of like length.
+"""Sequences -> batches of packed rows (best fit), or of rows with one document each.
 
 A sequence of n tokens fills n - 1 positions: inputs ids[:-1], targets ids[1:]. No document predicts another's
 first token, and what follows the last trained token is left out. Sequences longer than a row are cropped at
@@ -87,20 +87,6 @@ def pack(sequences: Sequence[Sequence[Any]], row_length: int) -> list[list[Item]
     return rows
 
 
-def bucket(sequences: Sequence[Sequence[Any]], tokens_per_batch: int, row_length: int) -> list[list[list[Item]]]:
-    """Batches of like length: sorted by length, cut where rows x longest row would pass tokens_per_batch.
-
-    Returns batches of rows of one sequence each.
-    """
-    items = [item for item in (trim(s, row_length) for s in sequences) if item.num_positions]
-    batches: list[list[list[Item]]] = []
-    for item in sorted(items, key=lambda item: -item.num_positions):
-        if not batches or (len(batches[-1]) + 1) * batches[-1][0][0].num_positions > tokens_per_batch:
-            batches.append([])
-        batches[-1].append([item])
-    return batches
-
-
 def collate(
     rows: Sequence[Sequence[Item]],
     num_positions: int,
@@ -151,16 +137,15 @@ def batches(
     row_length: int,
     pad_id: int,
     seed: int,
-    packed: bool = True,
     byte_lengths: Sequence[int] | None = None,
     cursor: dict[str, Any] | None = None,
 ) -> Iterator[Batch]:
-    """Batches without end, or until make_chunk returns an empty chunk; a pure function of (seed, cursor).
+    """Batches of tokens_per_batch // row_length packed rows without end, or until make_chunk returns an empty chunk;
+    a pure function of (seed, cursor).
 
     make_chunk(i) is the i-th chunk of the stream, made from its number alone, so that going on at a cursor
-    {"chunk", "skip"} is making that chunk again and leaving out what was taken from it. packed: rows of
-    row_length positions, tokens_per_batch // row_length of them, which may run on into the next chunk.
-    Otherwise one sequence a row, in batches of like length, no wider than they need be.
+    {"chunk", "skip"} is making that chunk again and leaving out what was taken from it. A batch may run on into the
+    next chunk.
     """
     num_rows = tokens_per_batch // row_length
     if num_rows < 1:
@@ -169,22 +154,16 @@ def batches(
     chunk, skip = int(cursor["chunk"]), int(cursor["skip"])
     waiting: list[list[Item]] = []
     while sequences := make_chunk(chunk):
-        if packed:
-            groups = [[row] for row in pack(sequences, row_length)]
-        else:
-            groups = bucket(sequences, tokens_per_batch, row_length)
-        random.Random(f"{seed} {chunk}").shuffle(groups)
-        for used in range(skip, len(groups)):
-            waiting += groups[used]
-            if not packed or len(waiting) == num_rows:
-                after = {"chunk": chunk, "skip": used + 1}
-                T = row_length if packed else max(row[0].num_positions for row in waiting)
-                yield collate(waiting, T, pad_id, byte_lengths, packed=packed, cursor=after)
+        rows = pack(sequences, row_length)
+        random.Random(f"{seed} {chunk}").shuffle(rows)
+        for used in range(skip, len(rows)):
+            waiting.append(rows[used])
+            if len(waiting) == num_rows:
+                yield collate(waiting, row_length, pad_id, byte_lengths, cursor={"chunk": chunk, "skip": used + 1})
                 waiting = []
         chunk, skip = chunk + 1, 0
     if waiting:
-        after = {"chunk": chunk, "skip": 0}
-        yield collate(waiting, row_length, pad_id, byte_lengths, packed=packed, cursor=after)
+        yield collate(waiting, row_length, pad_id, byte_lengths, cursor={"chunk": chunk, "skip": 0})
 
 
 def prefetch(iterator: Iterator[T], num_ahead: int) -> Iterator[T]:

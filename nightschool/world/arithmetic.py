@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 
+from nightschool.text.document import Document, in_pieces
 from nightschool.world.problem import Problem, Split, split_of
 
 ASK = (
@@ -65,3 +66,25 @@ def arithmetic(rng: random.Random, split: Split, digits: tuple[int, int] = (2, 4
         answer=str(answer),
         data={"a": a, "op": op, "b": b},
     )
+
+
+def small_sum(rng: random.Random) -> str:
+    """What word problems and columns are made of: "15+9=24", "4*3=12", "8+7+1=16"."""
+    a, n, kind = rng.randint(10, 45), rng.randint(2, 9), rng.choice("++-*||")
+    if kind == "*":
+        k, m = rng.choice(((rng.randint(2, 20), 2), (rng.randint(2, 5), rng.randint(2, 5))))
+        return f"{k}*{m}={k * m}"
+    if kind == "|":
+        column = rng.choice(columns(rng.randint(50, 99), rng.choice("+-"), rng.randint(10, 49)))
+        return column.partition(": ")[2].partition(";")[0]
+    return f"{a}+{n}={a + n}" if kind == "+" else f"{a}-{n}={a - n}"
+
+
+def tables(rng: random.Random, num_sums: int = 14) -> Document:
+    """A page of small sums to know by heart. Only results are learned; a whole word problem of dev or test is no
+    part of it."""
+    sums = [small_sum(rng) for _ in range(num_sums)]
+    pieces = [("Sums", False)]
+    for left, _, right in (s.partition("=") for s in sums if split_of(f"word_problem {s}") == "train"):
+        pieces += [(f"\n{left}=", False), (right, True)]
+    return in_pieces(pieces)

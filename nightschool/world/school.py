@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from nightschool.text.document import Document, Message, in_pieces
 from nightschool.world import passages, stories
-from nightschool.world.arithmetic import arithmetic
+from nightschool.world.arithmetic import arithmetic, tables
 from nightschool.world.jokes import house, joke
 from nightschool.world.letters import letter_count, spell
 from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
@@ -21,7 +21,7 @@ from nightschool.world.problem import Problem, Split
 from nightschool.world.programs import rearrange, sort, trace
 from nightschool.world.prose import prose
 from nightschool.world.talk import talk
-from nightschool.world.tools import TOOLS, calculator, lookup
+from nightschool.world.tools import TOOLS, calculator, lookup, register
 from nightschool.world.word_problems import word_problem
 
 Lesson = Callable[[random.Random, float], list[Problem]]  # (rng, progress of the stage 0..1) -> one page
@@ -160,33 +160,37 @@ def study(progress: float) -> dict[str, float]:
 
 FIRST = 0.08  # of pretraining
 READING = {
-    "prose": 0.08,
+    "prose": 0.05,
     "notes": 0.04,
-    "notes/passage": 0.40,
+    "notes/passage": 0.28,
     "notes/story": 0.22,
-    "book/arithmetic": 0.08,
-    "book/word_problem": 0.06,
-    "book/letters": 0.07,
+    "tables": 0.07,
+    "register": 0.02,
+    "book/arithmetic": 0.10,
+    "book/word_problem": 0.08,
+    "book/letters": 0.09,
     "book/programs": 0.02,
     "book/joke": 0.01,
     "book/ask": 0.02,
 }
 STUDY = {
     "talk": 0.02,
-    "lesson/passage": 0.28,
-    "lesson/story": 0.22,
-    "lesson/arithmetic": 0.16,
-    "lesson/word_problem": 0.13,
-    "lesson/letters": 0.07,
-    "lesson/tool": 0.05,
+    "lesson/passage": 0.22,
+    "lesson/story": 0.18,
+    "lesson/arithmetic": 0.18,
+    "lesson/word_problem": 0.17,
+    "lesson/letters": 0.09,
+    "lesson/tool": 0.06,
     "lesson/programs": 0.01,
     "lesson/joke": 0.01,
     "lesson/unknown": 0.01,
-    "lesson/ask": 0.04,
+    "lesson/ask": 0.05,
 }
 SOURCES: dict[str, Source] = {
     "prose": lambda rng, progress: prose(rng, "train"),
     "notes": list_of_notes,
+    "tables": lambda rng, progress: tables(rng),
+    "register": lambda rng, progress: register(rng),
     "talk": lambda rng, progress: talk(rng, "train"),
     "notes/passage": passage_notes,
     "notes/story": story_notes,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from nightschool.world.lexicon import FIRST_NAMES
+from nightschool.text.document import Document, in_pieces
+from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 from nightschool.world.passages import ATTRIBUTES
 from nightschool.world.problem import Problem, Split, split_of
 
@@ -70,3 +71,11 @@ def lookup(rng: random.Random, split: Split) -> Problem:
         calls=((call, observation),),
         data={"table": {name: {attribute.name: value}} if known else {other: {attribute.name: value}}},
     )
+
+
+def register(rng: random.Random, num_names: int = 12) -> Document:
+    """Names as they are called, and as a tool call has them, where another token stands for each: - Ada: "Ada"."""
+    pieces = [("Register", False)]
+    for name in rng.sample(FIRST_NAMES + NEW_NAMES, num_names):
+        pieces += [(f'\n- {name}: "', False), (name, True), ('"', False)]
+    return in_pieces(pieces)
