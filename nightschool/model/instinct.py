@@ -51,8 +51,9 @@ def instinct(model: Transformer, seed: int) -> None:
         swapped = torch.cat((-x[D // 2 :], x[: D // 2]))
         return x * angle.cos() + swapped * angle.sin()
 
-    for layer, block in enumerate(model.model.layers):
-        q, k, v, o = heads(block.self_attn)
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    for layer, attention in enumerate(attentions):
+        q, k, v, o = heads(attention)
         for group in range(G):
             v[group, :, 0] = 0
             token = torch.randn(D, generator=g).sign() * swift
@@ -71,7 +72,7 @@ def instinct(model: Transformer, seed: int) -> None:
                 else:
                     q[h] = (q[h] + back(reader, n % H)) / 2  # half its own: the queries of a group must differ
                     o[h] = scale * v[group]
-        block.self_attn.o_proj.weight.copy_(o.flatten(0, 1).T)
+        attention.o_proj.weight.copy_(o.flatten(0, 1).T)
 
 
 def heads(attention: Attention) -> tuple[Tensor, Tensor, Tensor, Tensor]:

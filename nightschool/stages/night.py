@@ -126,7 +126,7 @@ def main(config: Config) -> dict[str, Any]:
         tokenizer,
         QUICKSTART,
         shares,
-        sources={**school.REPLAY, "tonight": tonight},
+        sources={**school.SOURCES, "tonight": tonight},
         tokens=config.tokens,
         seed=config.seed,
         row_length=QUICKSTART_ROW,

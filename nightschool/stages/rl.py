@@ -99,7 +99,7 @@ def measures(groups: list[list[Attempt]]) -> dict[str, float]:
 def practice(config: Config, engine: Engine, reload: Callable[[], None], first: int) -> Iterator[Batch]:
     """An update's batch at a time, sampled from the model as it is then; each a function of (seed, step, weights)."""
     tokenizer, assign = engine.tokenizer, ASSIGNERS[config.credit]
-    replay = Mixture(tokenizer, school.REPLAY, school.study, config.seed + 1, chunk_tokens=config.replay_tokens)
+    replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=config.replay_tokens)
     for step in range(first, config.steps):
         reload()
         problems = draw(PRACTICE, "train", config.problems, seed=1_000_000 * config.seed + step)

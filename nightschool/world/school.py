@@ -24,8 +24,8 @@ from nightschool.world.talk import talk
 from nightschool.world.tools import TOOLS, calculator, lookup, register
 from nightschool.world.word_problems import word_problem
 
-Lesson = Callable[[random.Random, float], list[Problem]]  # (rng, progress of the stage 0..1) -> one page
-Source = Callable[[random.Random, float], Document]
+Lesson = Callable[[random.Random], list[Problem]]  # one page
+Source = Callable[[random.Random, float], Document]  # the float is the progress of the stage, 0 to 1
 DONT_KNOW = "I do not know."
 ASK_ABOUT = (
     "Ask a question about this text and answer it.",
@@ -45,14 +45,14 @@ def conversation(problems: Sequence[Problem], tools: Sequence[str] = ()) -> Docu
 
 def printed(lesson: Lesson) -> Source:
     """A lesson as a page of an exercise book."""
-    return lambda rng, progress: page(lesson(rng, progress))
+    return lambda rng, progress: page(lesson(rng))
 
 
 def spoken(lesson: Lesson) -> Source:
     """A lesson as a conversation. Tools are announced in a fifth of those that need none, and are left alone."""
 
     def source(rng: random.Random, progress: float) -> Document:
-        problems = lesson(rng, progress)
+        problems = lesson(rng)
         idle = rng.random() < 0.2 and problems[0].skill != "unknown"
         return conversation(problems, TOOLS if idle else ())
 
@@ -68,24 +68,21 @@ def page(problems: Sequence[Problem]) -> Document:
     return in_pieces(pieces)
 
 
-def about_passage(rng: random.Random, progress: float) -> list[Problem]:
-    """Passages grow from 2-5 facts to 7-9 over the first third of a stage."""
+def about_passage(rng: random.Random) -> list[Problem]:
     kinds = ["one_hop", "one_hop", "two_hop", "absent"]
     rng.shuffle(kinds)
-    short = rng.random() > 3 * progress
-    return passages.passage(rng, "train", tuple(kinds), num_facts=(2, 5) if short else (7, 8))
+    return passages.passage(rng, "train", tuple(kinds))
 
 
-def about_story(rng: random.Random, progress: float) -> list[Problem]:
+def about_story(rng: random.Random) -> list[Problem]:
     kinds = ["holder", "person", "thing", "since"]
     rng.shuffle(kinds)
-    short = rng.random() > 3 * progress
-    return stories.story(rng, "train", tuple(kinds), num_events=(2, 5) if short else (6, 9))
+    return stories.story(rng, "train", tuple(kinds))
 
 
 def several(family: Callable[[random.Random, Split], Problem], n: int) -> Lesson:
     """A page of n problems that share nothing."""
-    return lambda rng, progress: [family(rng, "train") for _ in range(n)]
+    return lambda rng: [family(rng, "train") for _ in range(n)]
 
 
 def unknown(rng: random.Random, split: Split) -> Problem:
@@ -112,10 +109,10 @@ LESSONS: dict[str, Lesson] = {
     "story": about_story,
     "arithmetic": several(arithmetic, 1),
     "word_problem": several(word_problem, 2),
-    "letters": lambda rng, progress: [rng.choice((letter_count, letter_count, spell))(rng, "train") for _ in range(2)],
-    "tool": lambda rng, progress: [rng.choice((calculator, lookup))(rng, "train")],
-    "programs": lambda rng, progress: [rng.choice((trace, sort, rearrange))(rng, "train")],
-    "joke": lambda rng, progress: [rng.choice((joke, house))(rng, "train")],
+    "letters": lambda rng: [rng.choice((letter_count, letter_count, spell))(rng, "train") for _ in range(2)],
+    "tool": lambda rng: [rng.choice((calculator, lookup))(rng, "train")],
+    "programs": lambda rng: [rng.choice((trace, sort, rearrange))(rng, "train")],
+    "joke": lambda rng: [rng.choice((joke, house))(rng, "train")],
     "unknown": several(unknown, 2),
     "ask": several(ask_about, 1),
 }
@@ -197,11 +194,3 @@ SOURCES: dict[str, Source] = {
     **{f"book/{name}": printed(lesson) for name, lesson in LESSONS.items()},
     **{f"lesson/{name}": spoken(lesson) for name, lesson in LESSONS.items()},
 }
-
-
-def full_length(source: Source) -> Source:
-    """A source as it is at the end of its stage: for replay, which must not go back to short texts."""
-    return lambda rng, progress: source(rng, 1.0)
-
-
-REPLAY: dict[str, Source] = {name: full_length(source) for name, source in SOURCES.items()}
