@@ -1,9 +1,11 @@
 """Reading by thinking: the model asks itself questions about what it was told, answers them, and has them checked.
 
-A reflection is kept if it has the form of a question with notes and an answer, if the document says each note's
-person and value in one breath, and if the model, asked its question with the document before it, makes notes of the
-same things. What is kept becomes closed-book conversations: information from the document, on its way into the
-weights. But: the check knows sentences and pronouns, not meaning; a wrong kind of word in the right sentence passes.
+It goes through the text sentence by sentence: which one it asks about is not its own choice, so that nothing is left
+out and its questions stay as varied as the text. A reflection is kept if it has the form of a question with notes and
+an answer, if the document says each note's person and value in one breath, and if the model, asked its question with
+the document before it, answers the same. What is kept becomes closed-book conversations: information from the
+document, on its way into the weights. But: the check knows sentences and pronouns, not meaning; what the model takes
+for the wrong kind of word twice, in the right sentence, passes.
 Sources: self-study (2506.06266), Active Reading (2508.09494).
 """
 
@@ -17,7 +19,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.tasks.attempt import complete
 from nightschool.text.document import Document, Message
-from nightschool.world.school import ASK_ABOUT
+from nightschool.world.school import ASK_ABOUT, sentences
 
 TEMPERATURE = 0.8  # of the questions: at 1 a small model slips in every third line
 QUESTION, ANSWER = "Question: ", "Answer: "
@@ -50,22 +52,23 @@ def told(document: Document) -> str:
 
 
 def reflect(engine: Engine, documents: Sequence[Document], per_document: int, seed: int) -> list[Reflection]:
-    """The model's own questions and answers about each document, sampled, checked."""
-    pairs = [(d, ASK_ABOUT[i % len(ASK_ABOUT)]) for d in documents for i in range(per_document)]
+    """The model's own questions and answers about each document, sentence by sentence, sampled, checked."""
+    pairs = []
+    for document in documents:
+        lines = sentences(told(document))
+        asks = [ask.format(line) for ask in ASK_ABOUT for line in lines]
+        pairs += [(document, asks[i % len(asks)]) for i in range(per_document)]
     sampling = Sampling(temperature=TEMPERATURE, max_new_tokens=64, seed=seed)
     texts = complete(engine, [f"{told(d)}\n\n{ask}" for d, ask in pairs], sampling)
     written = [shaped(d, text) for (d, _), text in zip(pairs, texts, strict=True)]
     again = [(d, r) for (d, _), r in zip(pairs, written, strict=True) if r.kept]
     asked = [f"{told(d)}\n\n{r.question}" for d, r in again]
-    answers = iter(complete(engine, asked, Sampling(temperature=0, max_new_tokens=64)))
-    same = (things(next(answers)) == things(r.solution) for _, r in again)
-    checked = (replace(r, why="" if next(same) else "asks one thing and answers another") for _, r in again)
+    answers = complete(engine, asked, Sampling(temperature=0, max_new_tokens=64))
+    checked = (
+        r if answer == r.solution else replace(r, why="is answered otherwise when asked again")
+        for (_, r), answer in zip(again, answers, strict=True)
+    )
     return [next(checked) if r.kept else r for r in written]
-
-
-def things(solution: str) -> list[str]:
-    """What a solution makes notes of: "job of Ada: baker" -> "job of Ada"."""
-    return [line.partition(": ")[0] for line in solution.split("\n")]
 
 
 def said_together(text: str, person: str, value: str) -> bool:

@@ -62,7 +62,7 @@ def fixed(problems: list[Problem]) -> Task:
 
 def tasks_of(news: News) -> dict[str, Task]:
     """The skills of the day, the news, and whether it still knows what it does not know."""
-    unknown = Task(lambda rng, split: school.unknown(rng, split))
+    unknown = Task(lambda rng, split: school.unknown(rng, split, news.strangers))
     return {**SKILLS, "unknown": unknown, "news": fixed(questions(news.facts))}
 
 
@@ -120,13 +120,14 @@ def main(config: Config) -> dict[str, Any]:
     def tonight(rng: random.Random, progress: float) -> Document:
         return rng.choice(food)
 
+    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, news.strangers), 2))
     end = course(
         run,
         model,
         tokenizer,
         QUICKSTART,
         shares,
-        sources={**school.SOURCES, "tonight": tonight},
+        sources={**school.SOURCES, "lesson/unknown": unknown, "tonight": tonight},
         tokens=config.tokens,
         seed=config.seed,
         row_length=QUICKSTART_ROW,

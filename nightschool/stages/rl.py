@@ -46,7 +46,7 @@ class Config:
     problems: int = 8  # different problems an update
     group_size: int = 8  # attempts at each
     replay_tokens: int = 512  # of school, beside the attempts of an update
-    max_new_tokens: int = 96  # of an attempt
+    max_new_tokens: int = 144  # of an attempt
     lr_scale: float = 0.15  # of pretraining's learning rates
     exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0

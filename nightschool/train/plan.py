@@ -42,7 +42,7 @@ QUICKSTART = Plan(
         head_dim=64,  # with QK-norm a head is no sharper than its width allows: 32 learned more slowly (LOG.md)
         max_position_embeddings=512,
     ),
-    horizon_tokens=4_600_000,  # of which two fifths to read, the rest at school
+    horizon_tokens=7_600_000,  # of which two fifths to read, the rest at school
     batch_tokens=1024,  # many small steps: looking things up is learned by the step, not by the token
     matrix_lr=0.01,
     embed_lr=0.004,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from nightschool.text.document import Document, in_pieces
 from nightschool.world.lexicon import SPELL_WORDS
 from nightschool.world.problem import Problem, Split, split_of
 
@@ -66,6 +67,9 @@ def letter_count(rng: random.Random, split: Split) -> Problem:
     while True:
         word = pseudo_word(rng) if split == "train" and rng.random() < 0.25 else rng.choice(SPELL_WORDS)
         letter = rng.choice(word) if rng.random() < 0.75 else rng.choice("aeiourstlnmdpcbgh")
+        twice = [c for c in word if word.count(c) > 1]
+        if split == "train" and twice and rng.random() < 0.4:
+            letter = rng.choice(twice)  # too rare to be learned where letters fall as they may
         if split_of(f"letters {word} {letter}") == split:
             break
     count = word.count(letter)
@@ -95,3 +99,12 @@ def spell(rng: random.Random, split: Split) -> Problem:
         answer=spelled(word),
         data={"word": word},
     )
+
+
+def spelling(rng: random.Random, num_words: int = 8) -> Document:
+    """A list of words, then each of them spelled: words are copied and taken apart as in a solution's first line."""
+    words = rng.sample(SPELL_WORDS, num_words)
+    pieces = [(f"Words: {', '.join(words)}", False)]
+    for word in words:
+        pieces += [("\nSpell", False), (f" {word}: {spelled(word)}", True)]
+    return in_pieces(pieces)

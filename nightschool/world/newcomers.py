@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nightschool.text.document import Document, Message
-from nightschool.world.lexicon import NEW_MEN, NEW_WOMEN
+from nightschool.world.lexicon import FIRST_NAMES, NEW_MEN, NEW_NAMES, NEW_WOMEN
 from nightschool.world.passages import ATTRIBUTES, KIN, Fact, kin, people, tell
 from nightschool.world.problem import Problem
 
@@ -29,6 +29,7 @@ THANKS = ("Thank you for telling me.", "That is good to know.", "Thank you. I wi
 class News:
     facts: tuple[Fact, ...]
     documents: tuple[Document, ...]  # passages, and conversations in which somebody told
+    strangers: tuple[str, ...]  # everyone else, of whom nothing is known in the morning either
 
 
 def newcomers(seed: int, num_people: int = 8) -> News:
@@ -57,7 +58,8 @@ def newcomers(seed: int, num_people: int = 8) -> News:
                 documents.append(Document(messages=(user, Message("assistant", rng.choice(THANKS)))))
             else:
                 documents.append(Document(text=text))
-    return News(tuple(facts), tuple(documents))
+    strangers = tuple(name for name in FIRST_NAMES + NEW_NAMES if name not in cast)
+    return News(tuple(facts), tuple(documents), strangers)
 
 
 def questions(facts: Sequence[Fact], wording: int = -1) -> list[Problem]:

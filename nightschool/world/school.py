@@ -14,7 +14,7 @@ from nightschool.text.document import Document, Message, in_pieces
 from nightschool.world import passages, stories
 from nightschool.world.arithmetic import arithmetic, tables
 from nightschool.world.jokes import house, joke
-from nightschool.world.letters import letter_count, spell
+from nightschool.world.letters import letter_count, spell, spelling
 from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 from nightschool.world.passages import ATTRIBUTES
 from nightschool.world.problem import Problem, Split
@@ -28,9 +28,9 @@ Lesson = Callable[[random.Random], list[Problem]]  # one page
 Source = Callable[[random.Random, float], Document]  # the float is the progress of the stage, 0 to 1
 DONT_KNOW = "I do not know."
 ASK_ABOUT = (
-    "Ask a question about this text and answer it.",
-    "Write a question about this text, with its answer.",
-    "Think of a question that this text answers, and answer it.",
+    "Ask a question about this sentence and answer it: {}",
+    "Write a question about this, with its answer: {}",
+    "Think of a question that this helps to answer, and answer it: {}",
 )
 
 
@@ -69,7 +69,7 @@ def page(problems: Sequence[Problem]) -> Document:
 
 
 def about_passage(rng: random.Random) -> list[Problem]:
-    kinds = ["one_hop", "one_hop", "two_hop", "absent"]
+    kinds = ["one_hop", "one_hop", "two_hop", "absent", rng.choice(("two_hop", "absent"))]
     rng.shuffle(kinds)
     return passages.passage(rng, "train", tuple(kinds))
 
@@ -85,30 +85,40 @@ def several(family: Callable[[random.Random, Split], Problem], n: int) -> Lesson
     return lambda rng: [family(rng, "train") for _ in range(n)]
 
 
-def unknown(rng: random.Random, split: Split) -> Problem:
+def unknown(rng: random.Random, split: Split, names: Sequence[str] = FIRST_NAMES + NEW_NAMES) -> Problem:
     """A question about a person, with nothing to read and no table: the honest answer is that one does not know."""
     attribute = rng.choice(ATTRIBUTES)
-    name = rng.choice(FIRST_NAMES + NEW_NAMES)
+    name = rng.choice(names)
     question = rng.choice(attribute.ask[:-1]).format(X=name)
     return Problem("unknown", "unknown", f"unknown {name} {attribute.name}", question, "", closing=DONT_KNOW)
 
 
 def ask_about(rng: random.Random, split: Split) -> Problem:
-    """Read a passage and write a question about it, with its notes and answer: what the night does by itself."""
-    asked = passages.passage(rng, split, (rng.choice(("one_hop", "two_hop")), "one_hop"))[0]
+    """Read a passage, and write a question about one of its sentences, with its notes and answer: what the night does
+    by itself."""
+    asked = passages.passage(rng, split, (rng.choice(("one_hop", "one_hop", "two_hop")),))[0]
+    note = rng.choice(asked.steps)
+    person, value = note.rpartition(" of ")[2].split(": ")
+    told = [s for s in sentences(asked.context) if value in s]
+    sentence = next((s for s in told if person in s), told[0])
     return replace(
         asked,
         skill="ask",
-        question=rng.choice(ASK_ABOUT),
+        question=rng.choice(ASK_ABOUT).format(sentence),
         steps=(f"Question: {asked.question}", *asked.steps),
     )
+
+
+def sentences(text: str) -> list[str]:
+    """A text's sentences, each with its full stop."""
+    return [f"{s.removesuffix('.')}." for s in text.split(". ")]
 
 
 LESSONS: dict[str, Lesson] = {
     "passage": about_passage,
     "story": about_story,
     "arithmetic": several(arithmetic, 1),
-    "word_problem": several(word_problem, 2),
+    "word_problem": several(word_problem, 1),
     "letters": lambda rng: [rng.choice((letter_count, letter_count, spell))(rng, "train") for _ in range(2)],
     "tool": lambda rng: [rng.choice((calculator, lookup))(rng, "train")],
     "programs": lambda rng: [rng.choice((trace, sort, rearrange))(rng, "train")],
@@ -161,33 +171,35 @@ READING = {
     "notes": 0.04,
     "notes/passage": 0.28,
     "notes/story": 0.22,
-    "tables": 0.07,
+    "tables": 0.06,
     "register": 0.02,
+    "spelling": 0.03,
     "book/arithmetic": 0.10,
     "book/word_problem": 0.08,
-    "book/letters": 0.09,
+    "book/letters": 0.06,
     "book/programs": 0.02,
     "book/joke": 0.01,
-    "book/ask": 0.02,
+    "book/ask": 0.03,
 }
 STUDY = {
     "talk": 0.02,
     "lesson/passage": 0.22,
     "lesson/story": 0.18,
-    "lesson/arithmetic": 0.18,
-    "lesson/word_problem": 0.17,
-    "lesson/letters": 0.09,
+    "lesson/arithmetic": 0.17,
+    "lesson/word_problem": 0.16,
+    "lesson/letters": 0.08,
     "lesson/tool": 0.06,
     "lesson/programs": 0.01,
     "lesson/joke": 0.01,
     "lesson/unknown": 0.01,
-    "lesson/ask": 0.05,
+    "lesson/ask": 0.08,
 }
 SOURCES: dict[str, Source] = {
     "prose": lambda rng, progress: prose(rng, "train"),
     "notes": list_of_notes,
     "tables": lambda rng, progress: tables(rng),
     "register": lambda rng, progress: register(rng),
+    "spelling": lambda rng, progress: spelling(rng),
     "talk": lambda rng, progress: talk(rng, "train"),
     "notes/passage": passage_notes,
     "notes/story": story_notes,

@@ -1,4 +1,9 @@
-"""Word problems: a small story about a number of things, solved one calculation a line."""
+"""Word problems: a small story about a number of things.
+
+The solution goes through the story sentence by sentence: it repeats each and says what is left after it, so that
+every line can be read off the line before and a longer story is no other work, only more of it:
+"In the morning, Ada has 4 pears: 4", "Then she buys 2 more: 4+2=6", "Tom has 9 pears too: 6", "Answer: 6".
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ LONGEST = 3  # steps of the longest problem in SFT; RL practises on LONGEST + 1
 
 @dataclass
 class Tale:
-    """A problem being told: sentences so far, calculations so far, and what the person has now."""
+    """A problem being told: its sentences, its calculations, the solution's lines, and what the person has now."""
 
     rng: random.Random
     name: str
@@ -23,19 +28,24 @@ class Tale:
     other: str
     total: int
     sentences: list[str] = field(default_factory=list)
-    steps: list[str] = field(default_factory=list)
+    calculations: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def say(self, *wordings: str, **slots: object) -> None:
-        self.sentences.append(
-            self.rng.choice(wordings).format(
-                X=self.name, she=self.she, She=self.she.title(), g=self.goods, Y=self.other, **slots
-            )
+        sentence = self.rng.choice(wordings).format(
+            X=self.name, she=self.she, She=self.she.title(), g=self.goods, Y=self.other, **slots
         )
+        self.sentences.append(sentence)
+        self.lines.append(f"{sentence.removesuffix('.')}: {self.total}")
 
-    def calculate(self, op: str, number: int) -> None:
+    def calculate(self, op: str, number: int, first: str = "") -> None:
+        """What the last sentence does to the total; `first` is a calculation that comes before."""
         before = self.total
         self.total = {"+": before + number, "-": before - number, "*": before * number}[op]
-        self.steps.append(f"{before}{op}{number}={self.total}")
+        done = [first] if first else []
+        done.append(f"{before}{op}{number}={self.total}")
+        self.calculations += done
+        self.lines[-1] = f"{self.sentences[-1].removesuffix('.')}: {'; '.join(done)}"
 
 
 def gain(tale: Tale) -> None:
@@ -85,8 +95,7 @@ def bags(tale: Tale) -> None:
         c=container,
         cs=plural(container),
     )
-    tale.steps.append(f"{k}*{n}={k * n}")
-    tale.calculate("+", k * n)
+    tale.calculate("+", k * n, first=f"{k}*{n}={k * n}")
 
 
 def aside(tale: Tale) -> None:
@@ -114,20 +123,20 @@ def word_problem(rng: random.Random, split: Split, num_steps: tuple[int, int] = 
             n=start,
         )
         wanted = rng.randint(*num_steps)
-        while len(tale.steps) < wanted:
+        after = rng.randint(0, wanted - 1) if rng.random() < 0.3 else wanted  # calculations before an aside
+        while len(tale.calculations) < wanted:
+            if len(tale.calculations) >= after:
+                aside(tale)
+                after = wanted
             events: list[Callable[[Tale], None]] = [gain]
             if tale.total >= 4:
                 events.append(lose)
             if tale.total <= 20:
                 events.append(double)
-            if wanted - len(tale.steps) >= 2:
+            if wanted - len(tale.calculations) >= 2:
                 events.append(bags)
             rng.choice(events)(tale)
-        if rng.random() < 0.3:
-            position = rng.randint(1, len(tale.sentences))
-            aside(tale)
-            tale.sentences.insert(position, tale.sentences.pop())
-        if split_of("word_problem " + (key := " ".join(tale.steps))) == split:
+        if split_of("word_problem " + (key := " ".join(tale.calculations))) == split:
             break
     question = rng.choice(
         (
@@ -141,6 +150,6 @@ def word_problem(rng: random.Random, split: Split, num_steps: tuple[int, int] = 
         kind=f"steps_{wanted}",
         key=f"word_problem {key}",
         question=" ".join(tale.sentences) + " " + question.format(X=tale.name, g=tale.goods),
-        steps=tuple(tale.steps),
+        steps=tuple(tale.lines),
         answer=str(tale.total),
     )
