@@ -45,8 +45,8 @@ def share(hits: float, n: int, more: float = 0.0) -> Measured:
 def effective_number(kinds: Kinds) -> Measured:
     """1 / P(two texts are of one kind), by the U-statistic of colliding pairs.
 
-    No colliding pair: value is the number of texts and high None. Interval: Hoeffding's variance of a U-statistic,
-    its sums of p^2 and p^3 estimated as if one more text of a new kind had come (so it is never 0); then the collisions
+    No colliding pair: value is the number of texts and high None. Interval: the jackknife's variance over texts, as if
+    one more of a new kind had come (so it is never 0), and no less than for kinds of equal p; then the collisions
     tell as much as a Poisson count of p^2 / variance events, with Byar's limits: near exact when pairs are few, normal
     when they are many.
     """
@@ -55,10 +55,9 @@ def effective_number(kinds: Kinds) -> Measured:
     p = (counts * (counts - 1)).sum() / (n * (n - 1))
     if p == 0:
         return measured(n, min(n, collision_free(n)), None)
-    p2 = (more * (more - 1)).sum() / ((n + 1) * n)
-    p3 = (more * (more - 1) * (more - 2)).sum() / ((n + 1) * n * (n - 1))
-    variance = (4 * (n - 1) * max(0.0, p3 - p2**2) + 2 * p2 * (1 - p2)) / ((n + 1) * n)
-    events = p**2 / variance
+    without = ((more * (more - 1)).sum() - 2 * (more - 1)) / (n * (n - 1))  # p if one text of this kind were away
+    spread = n / (n + 1) * (more * (without - np.average(without, weights=more)) ** 2).sum()
+    events = max(1.0, p**2 / max(spread, 2 * p * (1 - p) / (n * (n - 1))))
     low, high = (p * limit / events for limit in byar(events))
     return measured(1 / p, 1 / min(1.0, high), 1 / low)
 
@@ -66,7 +65,8 @@ def effective_number(kinds: Kinds) -> Measured:
 def byar(events: float) -> tuple[float, float]:
     """Byar's 95% limits of the mean of a Poisson count, within 1% of the exact ones (Breslow and Day 1987)."""
     low = events * (1 - 1 / (9 * events) - Z / (3 * math.sqrt(events))) ** 3 if events else 0.0
-    return low, (events + 1) * (1 - 1 / (9 * (events + 1)) + Z / (3 * math.sqrt(events + 1))) ** 3
+    events += 1
+    return low, events * (1 - 1 / (9 * events) + Z / (3 * math.sqrt(events))) ** 3
 
 
 def collision_free(n: float) -> float:
@@ -87,8 +87,8 @@ def ratio(a: Measured, b: Measured) -> Measured:
 
 
 def kinds_seen(kinds: Kinds) -> Measured:
-    """The number of kinds, and where it would lie in another draw of as many: its variance is at most the number of
-    kinds seen once."""
+    """The number of kinds; the interval is of its expectation in as many texts, whose variance is at most the number
+    of kinds seen once."""
     counts = counts_of(kinds)
     half = Z * math.sqrt((counts == 1).sum())
     return measured(len(counts), max(1.0, len(counts) - half), min(counts.sum(), len(counts) + half))

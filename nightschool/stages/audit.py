@@ -169,8 +169,9 @@ def sentence_of(found: Json) -> str:
     drawn, real = (found[name]["kinds"][HEADLINE] for name in ("samples", "reference"))
     missing = [pct(1 - kinds["kinds_found"]["value"]) for kinds in (drawn, real)]
     return (
-        f"{said}, in the reference {once(real['effective_number'])}; of the kinds in {found['num_compared']:,} "
-        f"reference texts as many of your samples miss {missing[0]}, as many others of the reference {missing[1]}."
+        f"{said}, in the reference {once(real['effective_number']).removesuffix(' pairs')}; of the kinds in "
+        f"{found['num_compared']:,} reference texts, {missing[0]} are missing from as many samples and {missing[1]} "
+        "from as many other reference texts."
     )
 
 
