@@ -148,11 +148,10 @@ def length_matched(lengths: np.ndarray, pool: np.ndarray, num: int, rng: np.rand
     whole.
     """
     wanted, found = (np.floor(4 * np.log1p(side)) for side in (lengths, pool))
-    order = rng.permutation(len(pool))
+    order, steps = rng.permutation(len(pool)), np.arange(num)
     order = order[np.argsort(found[order], kind="stable")]
-    wanted, found = np.quantile(wanted, (np.arange(num) + 0.5) / num), found[order]
+    wanted, found = np.sort(wanted)[(2 * steps + 1) * len(wanted) // (2 * num)], found[order]
     places = (np.searchsorted(found, wanted) + np.searchsorted(found, wanted, "right")) // 2
-    steps = np.arange(num)
     longer = np.maximum.accumulate(places - steps) + steps
     shorter = np.minimum.accumulate((places - steps)[::-1])[::-1] + steps
     return rng.permutation(order[np.clip((longer + shorter) // 2, steps, len(pool) - num + steps)])
