@@ -1,8 +1,8 @@
 """`nightschool VERB [FILE.toml] [--field value ...]`: find the verb's stage, read its configuration, run it.
 
 The last line on stdout is one JSON object with the verb's headline numbers; all else goes to stderr. Exit
-codes: 0; 2 for a mistake of the caller's, with one line that names its mend; 130 and 143 after Ctrl-C and
-SIGTERM.
+codes: 0; 1 for a result below the bar that the caller set; 2 for a mistake of the caller's, with one line that names
+its mend; 130 and 143 after Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 from types import FrameType
 
-from nightschool.config import Stopped, UserError, closest, parse
+from nightschool.config import BelowBar, Stopped, UserError, closest, parse
 
 VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config and main
     "quickstart": "one whole day and one night on the embedded world, small enough for a CPU",
@@ -26,6 +26,7 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config a
     "rl": "practise: try harder problems, learn from what a verifier says",
     "night": "read about the day's news by asking itself questions; keep it only if nothing is lost",
     "evaluate": "sit the exams: accuracy per skill on held-out problems, with intervals",
+    "audit": "does a set of texts say many things or few? any JSONL, or any OpenAI-compatible endpoint",
     "report": "write one report.html from what the runs of a life wrote",
     "chat": "talk to a model in the terminal",
     "serve": "OpenAI-compatible server with a web page",
@@ -79,6 +80,10 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"nightschool: {error}", file=sys.stderr)
         return 2
+    except BelowBar as result:
+        print(f"nightschool: {result}", file=sys.stderr)
+        print(json.dumps(result.headline), flush=True)
+        return 1
     except OSError as error:
         if error.errno not in MENDS:
             raise

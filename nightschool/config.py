@@ -21,6 +21,14 @@ class UserError(Exception):
     """The caller's mistake: one line that names the mend. The program prints it and exits with code 2."""
 
 
+class BelowBar(Exception):
+    """The work is done and its result below the bar that the caller set: the headline is printed, exit code 1."""
+
+    def __init__(self, line: str, headline: dict[str, Any]) -> None:
+        super().__init__(line)
+        self.headline = headline
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to end; whoever raises it has saved what there was to save."""
 

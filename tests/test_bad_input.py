@@ -30,6 +30,22 @@ from nightschool.__main__ import main
         ("evaluate nowhere --split exam", "invalid choice 'exam'"),
         ("quickstart --n 0", "n must be at least 1; got 0"),
         ("quickstart --dtype float8", "invalid choice 'float8'"),
+        ("audit", "give either a file of samples or an --endpoint"),
+        ("audit nowhere.jsonl", "cannot read nowhere.jsonl: No such file or directory"),
+        ("audit {file}", "must be a .jsonl or .txt file"),
+        ("audit {other}/config.json", "must be a .jsonl or .txt file"),
+        ("audit {jokes} --ref nowhere.txt", "cannot read nowhere.txt"),
+        ("audit {jokes} --ref {jokes}", "must hold at least 4 samples; it holds 2"),
+        ("audit {torn}", "torn.jsonl line 2 as JSON"),
+        ("audit {jokes} --ref {torn}", "torn.jsonl line 2 as JSON"),
+        ("audit {jokes} --fail-below 0.5", "give one with --ref"),
+        ("audit {jokes} --ref {jokes} --fail-below -1", "fail_below must be at least 0"),
+        ("audit {jokes} --endpoint http://127.0.0.1:9", "give either a file of samples or an --endpoint"),
+        ("audit --endpoint http://127.0.0.1:9", "needs a --prompt"),
+        ("audit --endpoint {jokes} --prompt joke", "must start with http:// or https://"),
+        ("audit --endpoint http://127.0.0.1:9 --prompt joke --n 1", "n must be at least 2; got 1"),
+        ("audit {jokes} --out {file}", "is a file; choose a folder"),
+        ("audit {jokes} --out {other}", "holds a run of 'sft', not 'audit'"),
         ("report nowhere", "nowhere"),
         ("chat nowhere", "nowhere"),
         ("serve nowhere", "nowhere"),
@@ -39,11 +55,14 @@ from nightschool.__main__ import main
 def test_one_line_and_exit_code_2(argv: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, other, out = tmp_path / "file", tmp_path / "other", tmp_path / "out"
     file.write_text("mine")
+    jokes, torn = tmp_path / "jokes.jsonl", tmp_path / "torn.jsonl"
+    jokes.write_text('"one"\n"two"\n')
+    torn.write_text('"one"\n{"text": "tw')
     other.mkdir()
     (other / "config.json").write_text('{"verb": "sft", "config": {}, "settled": {}}')
     out.mkdir()
     before = sorted(p for p in tmp_path.rglob("*") if p.name not in (".lock",))
-    assert main(argv.format(file=file, other=other, out=out).split()) == 2
+    assert main(argv.format(file=file, other=other, out=out, jokes=jokes, torn=torn).split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
     (only,) = said.err.splitlines()

@@ -1,0 +1,258 @@
+"""`nightschool audit samples.jsonl --ref real.jsonl`: each sample looks fine; do all of them say three things?
+
+A collapse audit of any texts, without a model: see night/collapse.py. A file is read three times as a stream (its
+lengths; its kinds; the few texts looked at closely), so that millions of rows fit in 2 GB. `--endpoint URL --prompt
+"..."` first samples any OpenAI-compatible server into DIR/samples.jsonl, where the same command goes on after a kill.
+Writes DIR/audit.json and DIR/report.html. But: no embedding, and no bits of a model of ours on the reference.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import tyro
+
+from nightschool.config import BelowBar, UserError, at_least
+from nightschool.night.collapse import HEADLINE, audit
+from nightschool.night.diversity import Measured, ratio
+from nightschool.runs import Run, progress, write_json, write_text
+from nightschool.serve.client import answer
+from nightschool.text.corpus import document_from
+
+Json = dict[str, Any]
+
+WIDTHS = (20, 17, 24, 24)  # of the account in a terminal
+
+
+@dataclass(frozen=True)
+class Config:
+    samples: tyro.conf.Positional[Path | None] = None  # .jsonl of "text", "messages" or strings; .txt: one a line
+    ref: Path | None = None  # real texts of the same form; None = none, and nothing is compared
+    out: Path = Path("audit")  # the folder for audit.json and report.html
+    fail_below: float | None = None  # exit code 1 if effective number / the reference's is less; None = never
+    endpoint: str | None = None  # http(s) address of an OpenAI-compatible server to sample, in place of a file
+    prompt: str | None = None  # what it is asked, each time anew at temperature 1
+    n: int = 1000  # answers asked for
+    model: str | None = None  # its name there; None = the server's own choice
+    threads: int = 4  # requests at a time
+    seed: int = 0  # of the draws
+
+    def __post_init__(self) -> None:
+        at_least(self, 2, "n")
+        at_least(self, 1, "threads")
+        at_least(self, 0, "fail_below", "seed")
+        if (self.samples is None) == (self.endpoint is None):
+            raise UserError("give either a file of samples or an --endpoint")
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise UserError(f"endpoint must start with http:// or https://; got {self.endpoint!r}")
+        if self.endpoint and not self.prompt:
+            raise UserError("an --endpoint needs a --prompt")
+        if self.fail_below is not None and self.ref is None:
+            raise UserError("--fail-below compares with a reference; give one with --ref")
+
+
+# Reading
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """The samples of a file, one by one, with progress. UserError names the line."""
+    refuse_unreadable(path)
+    with path.open("rb") as file, progress(path.name, path.stat().st_size) as show:
+        num_bytes = 0
+        for number, line in enumerate(file, start=1):
+            num_bytes += len(line)
+            if number % 20_000 == 0:
+                show(num_bytes, f"{number:,} lines")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise UserError(f"{path} line {number} is not UTF-8; convert it, as with `iconv`") from None
+            if text.strip():
+                yield text.rstrip("\r\n") if path.suffix == ".txt" else said(text, f"{path} line {number}")
+
+
+def refuse_unreadable(path: Path) -> None:
+    if path.suffix not in (".jsonl", ".txt"):
+        raise UserError(f"{path} must be a .jsonl or .txt file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def said(line: str, place: str) -> str:
+    """A row of .jsonl -> its text; of a conversation, what the assistant said. UserError names the place."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None  # document_from says what is wrong
+    text = row.get("text") if isinstance(row, dict) else row
+    if not isinstance(text, str):
+        turns = document_from(line, place).messages
+        text = "\n".join(turn.content for turn in turns if turn.role == "assistant")
+    return text.encode("utf-8", "replace").decode()  # half an emoji, as a cut-off answer may end
+
+
+def lengths_of(path: Path, least: int) -> np.ndarray:
+    """Characters of each sample [N]. UserError if there are fewer than `least`."""
+    lengths = np.fromiter((len(text) for text in texts_of(path)), np.int64)
+    if len(lengths) < least:
+        raise UserError(f"{path} must hold at least {least} samples; it holds {len(lengths)}")
+    return lengths
+
+
+def collect(config: Config, path: Path) -> Path:
+    """Ask until `path` holds n answers; written in the order of asking, so that a kill favours no short ones."""
+
+    def ask(_: int) -> str:
+        return answer(config.endpoint or "", config.prompt or "", config.model)
+
+    with path.open("a+b") as file:
+        file.seek(0)
+        whole = [line for line in file if line.endswith(b"\n")]  # a kill may have torn the last
+        file.truncate(sum(map(len, whole)))
+        pool = ThreadPoolExecutor(config.threads)
+        try:
+            with progress("asking", config.n) as show:
+                for num, text in enumerate(pool.map(ask, range(len(whole), config.n)), start=len(whole) + 1):
+                    file.write(json.dumps({"text": text}).encode() + b"\n")
+                    file.flush()
+                    show(num, f"{num:,} answers")
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return path
+
+
+# Words and pictures
+
+
+def number(x: float | None) -> str:
+    """1234.5 -> '1,234', 12.345 -> '12.3', None -> 'any'"""
+    if x is None:
+        return "any"
+    return f"{x:,.0f}" if x >= 100 or x == round(x) else f"{x:.3g}"
+
+
+def pct(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def told(measure: Measured | None, form: Callable[[Any], str] = number) -> str:
+    """A measure with its interval: '25.3 (24.1-26.6)'."""
+    if measure is None:
+        return "none so long"
+    value, low, high = (form(measure[key]) for key in ("value", "low", "high"))
+    return f"{value} ({low.rstrip('%')}-{high.rstrip('%')})"
+
+
+def sentence_of(found: Json) -> str:
+    """The audit in one sentence: pairs of near-duplicates, and kinds in equal draws."""
+
+    def once(effective: Measured) -> str:
+        often = f"once in {number(effective['value'])} pairs" if effective["value"] > 1 else "in every pair"
+        return often if effective["high"] else "in no pair"
+
+    mine = found["all_samples"][HEADLINE]
+    said = f"Two of your {found['num_samples']:,} samples say the same thing {once(mine['effective_number'])}"
+    if "reference" not in found:
+        return f"{said}; the next one would say something new with probability {pct(mine['unseen_share']['value'])}."
+    drawn, real = (found[name]["kinds"][HEADLINE] for name in ("samples", "reference"))
+    missing = [pct(1 - kinds["kinds_found"]["value"]) for kinds in (drawn, real)]
+    return (
+        f"{said}, in the reference {once(real['effective_number']).removesuffix(' pairs')}; of the kinds in "
+        f"{found['num_compared']:,} reference texts, {missing[0]} are missing from as many samples and {missing[1]} "
+        "from as many other reference texts."
+    )
+
+
+MEASURES = {
+    "effective_number": number,
+    "kinds_seen": number,
+    "unseen_share": pct,
+    "coverage": pct,
+    "kinds_found": pct,
+    "precision": pct,
+}
+
+
+def table(found: Json) -> list[list[str]]:
+    """Rows of the account: measure, resolution, and a cell for each draw."""
+    draws = [found[name] for name in ("samples", "reference") if name in found]
+    rows = [
+        [name.replace("_", " "), resolution.replace("_", "-")]
+        + [told(draw["kinds"][resolution][name], form) for draw in draws]
+        for name, form in MEASURES.items()
+        for resolution in draws[0]["kinds"]
+        if name in draws[0]["kinds"][resolution]
+    ]
+    rows.append(["self-repetition", "8-grams", *(told(draw["self_repetition"], pct) for draw in draws)])
+    rows.append(["compression", "zlib", *(told(draw["compression"]) for draw in draws)])
+    rows.append(["length", "characters", *(f"{draw['median_characters']:,.0f} (median)" for draw in draws)])
+    return rows
+
+
+def in_terminal(found: Json) -> str:
+    sizes = [f"{found['num_compared']:,} {name}" for name in ("samples", "reference") if name in found]
+    lines, above = ["", found["sentence"], ""], ""
+    for name, *cells in (["", "", *sizes], *table(found)):
+        row = [name if name != above else "", *cells]
+        lines.append("".join(f"{cell:{width}}" for cell, width in zip(row, WIDTHS, strict=False)).rstrip())
+        above = name
+    return "\n".join((*lines, ""))
+
+
+def curve(points: list[list[int]], most: int) -> str:
+    """[texts drawn, kinds seen] -> points of a polyline in per cent, both axes logarithmic from 1 to `most`."""
+    scale = 100 / math.log(most)
+    return " ".join(f"{scale * math.log(x):.2f},{100 - scale * math.log(y):.2f}" for x, y in points)
+
+
+def page(found: Json) -> str:
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters |= {"curve": curve, "number": number, "pct": pct, "told": told}
+    powers = [10**k for k in range(1 + int(math.log10(found["num_compared"])))]
+    return pages.get_template("audit.html").render(found, rows=table(found), powers=powers, headline=HEADLINE)
+
+
+def main(config: Config) -> Json:
+    """Audit, write, and tell. BelowBar if the ratio of effective numbers is under --fail-below."""
+    pool = lengths_of(config.ref, 4) if config.ref else np.empty(0, np.int64)
+    lengths = lengths_of(config.samples, 2) if config.samples else None
+    run = Run.open(config.out, "audit", replace(config, fail_below=None))
+    samples = config.samples or collect(config, run.path("samples.jsonl"))
+    lengths = lengths_of(samples, 2) if lengths is None else lengths
+    reference = partial(texts_of, config.ref) if config.ref else list
+    found = audit(partial(texts_of, samples), lengths, reference, pool, config.seed)
+    mine = found["all_samples"][HEADLINE]
+    real = found["reference"]["kinds"][HEADLINE] if config.ref else {}
+    compared = ratio(mine["effective_number"], real["effective_number"]) if real else None
+    found = {"sentence": sentence_of(found), "effective_ratio": compared, **found}
+    write_json(run.path("audit.json"), found)
+    write_text(run.path("report.html"), page(found))
+    run.finish()
+    print(in_terminal(found), file=sys.stderr)
+    headline = {
+        "num_samples": len(lengths),
+        **mine,
+        "reference_effective_number": real.get("effective_number"),
+        "effective_ratio": compared,
+        "coverage": found["samples"]["kinds"][HEADLINE].get("coverage"),
+        "report": str(run.path("report.html")),
+        "sentence": found["sentence"],
+    }
+    if config.fail_below is not None and compared and compared["value"] < config.fail_below:
+        line = f"the effective number is {told(compared)} of the reference's, below {config.fail_below:g}"
+        raise BelowBar(line, headline)
+    return headline
