@@ -17,12 +17,16 @@ LARGEST_RATIO = 2.0  # engine and model differ by rounding alone, so this seldom
 
 
 def policy(model: Transformer, batch: Batch) -> Losses:
-    """ "policy" is averaged over the sampled tokens, "replay" over the replayed ones."""
+    """ "policy" is averaged over the sampled tokens that credit moves, "replay" over the replayed ones.
+
+    Where a model is mostly right, most credit is 0; were these tokens counted, replay would drown out what is left.
+    """
     logp = log_probs(model, batch)  # (B, T), 0 where weights are 0
     replayed = batch.streams["ce_weight"]
     sampled = batch.weights * (replayed == 0)
+    adv = batch.streams["adv"]
     ratio = (logp.detach() - batch.streams["old_logp"]).exp().clamp(max=LARGEST_RATIO)
     return {
-        "policy": (-(sampled * ratio * batch.streams["adv"] * logp).sum(), sampled.sum()),
+        "policy": (-(sampled * ratio * adv * logp).sum(), (sampled * (adv != 0)).sum()),
         "replay": (-(replayed * logp).sum(), replayed.sum()),
     }

@@ -39,9 +39,9 @@ class Config:
     out: Path = Path("life/night-001")  # the run folder
     start: Path = Path("life/rl")  # the evening's run
     per_document: int = 128  # questions the model asks itself about each document
-    tokens: int = 200_000  # to train on
-    replay: float = 0.7  # share of these that is school again
-    lr_scale: float = 0.1  # of pretraining's learning rates
+    tokens: int = 400_000  # to train on
+    replay: float = 0.8  # share of these that is school again
+    lr_scale: float = 0.2  # of pretraining's learning rates
     n_gate: int = 100  # dev problems per skill for the gate
     control: bool = False  # re-read the raw text for the same tokens instead
     seed: int = 0  # of the family that moves in, and of the training
@@ -106,9 +106,11 @@ def main(config: Config) -> dict[str, Any]:
     if not written.exists():
         write_jsonl(written, map(asdict, reflect(engine, news.documents, config.per_document, config.seed)))
     reflections = [Reflection(**row) for row in read_jsonl(written)]
-    lessons = [r.lesson for r in reflections if r.kept]
-    texts = [Document(text=told(d)) for d in news.documents]
-    food = texts if config.control else lessons
+    topics: dict[str, list[Document]] = {}  # one answer's questions: each is rehearsed as often as any other
+    for r in reflections:
+        if r.kept:
+            topics.setdefault(r.solution, []).append(r.lesson)
+    food = [[Document(text=told(d))] for d in news.documents] if config.control else list(topics.values())
     # A model that could write nothing true only repeats school; the gate then keeps the evening's.
     replay = config.replay if food else 1.0
 
@@ -118,7 +120,7 @@ def main(config: Config) -> dict[str, Any]:
         return {"tonight": 1 - replay} | {k: replay * v / whole for k, v in school_shares.items()}
 
     def tonight(rng: random.Random, progress: float) -> Document:
-        return rng.choice(food)
+        return rng.choice(rng.choice(food))
 
     unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, news.strangers), 2))
     end = course(

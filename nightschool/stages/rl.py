@@ -42,12 +42,12 @@ class Config:
     out: Path = Path("life/rl")  # the run folder
     start: Path = Path("life/sft")  # the run to go on from
     credit: str = "first_error"  # who is credited: first_error (line by line) or outcome (all or nothing)
-    steps: int = 24  # updates
+    steps: int = 40  # updates
     problems: int = 8  # different problems an update
     group_size: int = 8  # attempts at each
-    replay_tokens: int = 512  # of school, beside the attempts of an update
+    replay_tokens: int = 1024  # of school, beside the attempts of an update
     max_new_tokens: int = 144  # of an attempt
-    lr_scale: float = 0.15  # of pretraining's learning rates
+    lr_scale: float = 0.1  # of pretraining's learning rates
     exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0
     threads: int = 0  # 0 = one a core
