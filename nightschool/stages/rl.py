@@ -110,7 +110,7 @@ def practice(config: Config, engine: Engine, reload: Callable[[], None], first: 
             to_item(tokenizer, a, credit) for group in groups for a, credit in zip(group, assign(group), strict=True)
         ]
         items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
-        longest = max(item.num_positions for item in items)
+        longest = -(-max(item.num_positions for item in items) // 32) * 32  # few shapes: see losses.learned
         batch = collate([[i] for i in items], longest, tokenizer.end_of_text, packed=False, cursor={"step": step + 1})
         yield replace(batch, measures=measures(groups))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nightschool.text.packing import Batch
 
 CHUNK = 1024  # tokens whose logits exist at a time
+ROUND = 128  # learned tokens are filled up to a multiple of it
 
 Losses = dict[str, tuple[Tensor, Tensor]]
 
@@ -51,11 +53,22 @@ class CrossEntropy(Function):
         return d_hidden * grad.to(d_hidden.dtype), d_weight * grad.to(d_weight.dtype), None, None
 
 
+def learned(weights: Tensor) -> tuple[Tensor, int]:
+    """weights (B, T) -> places in it, flattened, of what has weight, filled up with 0s; how many before the filling.
+
+    On a CPU a kernel is built and kept for every shape that a product meets. With each number of learned tokens a
+    shape of its own, memory grew to 4 GB in ten minutes and a step took a quarter longer (LOG.md).
+    """
+    chosen = weights.flatten().nonzero().squeeze(1)
+    return F.pad(chosen, (0, -len(chosen) % ROUND)), len(chosen)
+
+
 def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """hidden (B, T, C), weight (V, C) of its dtype, targets and weights (B, T) -> (sum in nats, sum of weights)."""
-    chosen = weights.flatten().nonzero().squeeze(1)
+    chosen, num_learned = learned(weights)
     picked = (x.flatten(0, 1).index_select(0, chosen) for x in (hidden, targets, weights))
     h, target, w = picked
+    w[num_learned:] = 0
     return CrossEntropy.apply(h, weight, target, w), weights.sum()
 
 
@@ -72,14 +85,16 @@ def log_probs(model: Transformer, batch: Batch) -> Tensor:
     """
     hidden = model.hidden(batch.ids, batch.docs)
     weight = model.lm_head.weight.to(hidden.dtype)
-    chosen = batch.weights.flatten().nonzero().squeeze(1)
+    chosen, num_learned = learned(batch.weights)
     h, targets = hidden.flatten(0, 1).index_select(0, chosen), batch.targets.flatten()[chosen]
     parts = [
         checkpoint(chosen_log_probs, h[a : a + CHUNK], weight, targets[a : a + CHUNK], use_reentrant=False)
         for a in range(0, len(h), CHUNK)
     ]
     out = torch.zeros(batch.ids.numel(), dtype=torch.float32, device=h.device)
-    return out.index_copy(0, chosen, torch.cat(parts)).view(batch.ids.shape) if parts else out.view(batch.ids.shape)
+    if parts:
+        out = out.index_copy(0, chosen[:num_learned], torch.cat(parts)[:num_learned])
+    return out.view(batch.ids.shape)
 
 
 def chosen_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
