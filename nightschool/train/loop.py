@@ -100,53 +100,52 @@ def train(
             checkpoint.save(root, at.step, *tensors, asdict(at), keep)
         saved_at, saved_step = time.perf_counter(), at.step
 
-    with progress(label, 1.0) as show:
-        while True:
+    with progress(label, 1.0) as show, held() as came:
+        while not came:
             due = eval_every and at.step and at.step % eval_every == 0 and at.step not in evaluated
             if evaluate and due:  # also where a process was killed in the midst of it
                 save()
                 run.log(step=at.step, tokens=at.tokens, dev=evaluate())
                 evaluated.add(at.step)
-            with held() as came:
-                start = time.perf_counter()
-                batch = next(source, None) if done() < 1 else None
-                if batch is None:
-                    save()
-                    break
-                num_tokens = batch.ids.numel()
-                lr_scale = schedule(done(num_tokens / 2, 1 / 2))  # of the middle of the step: the first is not 0
-                row = update(model, optimizer, loss_fn, split(batch, micro_tokens), lr_scale, clip_norm)
-                at.step, at.tokens, at.cursor = at.step + 1, at.tokens + num_tokens, batch.cursor
-                at.loss = row.get("loss", at.loss)
-                refused_in_a_row = refused_in_a_row + 1 if "refused" in row else 0
-                at.refused += "refused" in row
-                now = time.perf_counter()
-                at.seconds, rate = seconds_before + now - started, num_tokens / (now - start)
-                run.log(
-                    step=at.step,
-                    tokens=at.tokens,
-                    **row,
-                    **batch.measures,
-                    lr=lr_scale,
-                    tokens_per_second=rate,
-                    seconds=at.seconds,
-                )
-                if refused_in_a_row == MAX_REFUSED:
-                    raise UserError(f"no finite loss and gradient in {MAX_REFUSED} steps in a row; lower the rates")
-                if came or now - saved_at >= save_seconds:
-                    save()
-                smooth_loss = at.loss if smooth_loss is None else 0.9 * smooth_loss + 0.1 * (at.loss or 0)
-                rate = (at.tokens - tokens_before) / (now - started)
-                show(min(done(), 1), f"loss {smooth_loss or 0:.3f}  {rate:,.0f} tokens/s")
-            if came:
-                raise Stopped(came[0])
+            start = time.perf_counter()
+            batch = next(source, None) if done() < 1 else None
+            if batch is None:
+                break
+            num_tokens = batch.ids.numel()
+            lr_scale = schedule(done(num_tokens / 2, 1 / 2))  # of the middle of the step: the first is not 0
+            row = update(model, optimizer, loss_fn, split(batch, micro_tokens), lr_scale, clip_norm)
+            at.step, at.tokens, at.cursor = at.step + 1, at.tokens + num_tokens, batch.cursor
+            at.loss = row.get("loss", at.loss)
+            refused_in_a_row = refused_in_a_row + 1 if "refused" in row else 0
+            at.refused += "refused" in row
+            now = time.perf_counter()
+            at.seconds, rate = seconds_before + now - started, num_tokens / (now - start)
+            run.log(
+                step=at.step,
+                tokens=at.tokens,
+                **row,
+                **batch.measures,
+                lr=lr_scale,
+                tokens_per_second=rate,
+                seconds=at.seconds,
+            )
+            if refused_in_a_row == MAX_REFUSED:
+                raise UserError(f"no finite loss and gradient in {MAX_REFUSED} steps in a row; lower the rates")
+            if now - saved_at >= save_seconds:
+                save()
+            smooth_loss = at.loss if smooth_loss is None else 0.9 * smooth_loss + 0.1 * (at.loss or 0)
+            rate = (at.tokens - tokens_before) / (now - started)
+            show(min(done(), 1), f"loss {smooth_loss or 0:.3f}  {rate:,.0f} tokens/s")
+        save()
+    if came:
+        raise Stopped(came[0])
     return at
 
 
 @contextmanager
 def held() -> Iterator[list[int]]:
-    """Hold SIGINT and SIGTERM back until the block is over; yields the list of those that came. A second one,
-    from a user who will not wait, raises Stopped at once."""
+    """Hold SIGINT and SIGTERM back while the block lasts; yields the list of those that came, for it to end by itself.
+    A second one, from a user who will not wait, raises Stopped at once."""
     came: list[int] = []
 
     def hold(signum: int, frame: FrameType | None) -> None:
