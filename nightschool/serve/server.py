@@ -186,12 +186,18 @@ async def complete(
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, refused as soon as it is known to be too large."""
-    size, body = int(request.headers.get("content-length", 0)), bytearray()
-    stream = request.stream()
-    while size <= BODY_LIMIT and (piece := await anext(stream, b"")):
-        body += piece
-        size = max(size, len(body))
+    """The body. One that announces ten times the limit is refused before it is sent; else what is too much is read on
+    and dropped, up to a point, so that its sender hears why in place of a broken connection."""
+    size, body = 0, bytearray()
+    if (announced := int(request.headers.get("content-length", 0))) > 10 * BODY_LIMIT:
+        size = announced
+    else:
+        async for piece in request.stream():
+            size += len(piece)
+            if size <= BODY_LIMIT:
+                body += piece
+            elif size > 100 * BODY_LIMIT:
+                break
     if size > BODY_LIMIT:
         raise Refused(f"the body must be at most {BODY_LIMIT:,} bytes", code="request_too_large", status=413)
     return bytes(body)
