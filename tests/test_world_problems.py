@@ -8,8 +8,8 @@ import pytest
 from nightschool.tasks.tools import calculate
 from nightschool.tasks.world import SKILLS
 from nightschool.world import passages, school
+from nightschool.world.attributes import ATTRIBUTES, KIN, KIN_WORDINGS
 from nightschool.world.letters import spelling
-from nightschool.world.passages import ATTRIBUTES, KIN, KIN_WORDINGS
 from nightschool.world.problem import split_of
 from nightschool.world.word_problems import word_problem
 

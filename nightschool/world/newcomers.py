@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nightschool.text.document import Document, Message
+from nightschool.world.attributes import ATTRIBUTES, KIN, Fact, kin
 from nightschool.world.lexicon import FIRST_NAMES, NEW_MEN, NEW_NAMES, NEW_WOMEN
-from nightschool.world.passages import ATTRIBUTES, KIN, Fact, kin, people, tell
+from nightschool.world.passages import people, tell
 from nightschool.world.problem import Problem
 
 FACTS_A_PERSON = 7  # of the 8 attributes; the eighth is never told

@@ -13,10 +13,10 @@ from dataclasses import replace
 from nightschool.text.document import Document, Message, in_pieces
 from nightschool.world import passages, stories
 from nightschool.world.arithmetic import arithmetic, tables
+from nightschool.world.attributes import ATTRIBUTES, Fact
 from nightschool.world.jokes import house, joke
 from nightschool.world.letters import letter_count, spell, spelling
 from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
-from nightschool.world.passages import ATTRIBUTES
 from nightschool.world.problem import Problem, Split
 from nightschool.world.programs import rearrange, sort, trace
 from nightschool.world.prose import prose
@@ -141,7 +141,7 @@ def list_of_notes(rng: random.Random, progress: float) -> Document:
     """Notes on nothing, each twice: what is learned is to find a note again."""
     cast = passages.people(rng, rng.randint(2, 5))
     attributes = rng.sample(ATTRIBUTES, rng.randint(1, 2))
-    lines = 2 * [passages.Fact(name, a, rng.choice(a.values)).note for name in cast for a in attributes]
+    lines = 2 * [Fact(name, a, rng.choice(a.values)).note for name in cast for a in attributes]
     rng.shuffle(lines)
     return noted("", lines)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from nightschool.text.document import Document, in_pieces
+from nightschool.world.attributes import ATTRIBUTES
 from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
-from nightschool.world.passages import ATTRIBUTES
 from nightschool.world.problem import Problem, Split, split_of
 
 ASK = (
