@@ -29,7 +29,7 @@ from nightschool.train.course import course
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
 from nightschool.world import school
 from nightschool.world.newcomers import News, newcomers, questions
-from nightschool.world.problem import Problem
+from nightschool.world.problem import Problem, Split
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
 
@@ -122,7 +122,11 @@ def main(config: Config) -> dict[str, Any]:
     def tonight(rng: random.Random, progress: float) -> Document:
         return rng.choice(rng.choice(food))
 
-    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, news.strangers), 2))
+    def stranger(rng: random.Random, split: Split) -> Problem:
+        """Half of them bear names as new as the family's: those are easily taken for theirs."""
+        return school.unknown(rng, split, rng.choice((news.strangers, news.unmet)))
+
+    unknown = school.spoken(school.several(stranger, 2))
     end = course(
         run,
         model,
