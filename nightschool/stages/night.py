@@ -40,7 +40,7 @@ class Config:
     start: Path = Path("life/rl")  # the evening's run
     per_document: int = 128  # questions the model asks itself about each document
     tokens: int = 400_000  # to train on
-    replay: float = 0.8  # share of these that is school again
+    replay: float = 0.85  # share of these that is school again
     lr_scale: float = 0.2  # of pretraining's learning rates
     n_gate: int = 100  # dev problems per skill for the gate
     control: bool = False  # re-read the raw text for the same tokens instead
@@ -115,7 +115,7 @@ def main(config: Config) -> dict[str, Any]:
     replay = config.replay if food else 1.0
 
     def shares(progress: float) -> dict[str, float]:
-        school_shares = {**school.study(1.0), "lesson/unknown": 0.1}
+        school_shares = {**school.study(1.0), "lesson/unknown": 0.2}
         whole = sum(school_shares.values())
         return {"tonight": 1 - replay} | {k: replay * v / whole for k, v in school_shares.items()}
 

@@ -1,0 +1,52 @@
+"""Accuracy against tokens: the day of a finished life beside days of a third and of three times its tokens.
+
+    python bench/horizon.py life      about 25 minutes on two cores; resumes; results/horizon.json
+
+Dev problems at the end of school, one seed. What is missed at the horizon and reached at three times it wants tokens,
+not another idea.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from quickstart import BARS
+
+from nightschool import runs
+from nightschool.stages import evaluate, pretrain, sft
+
+RESULTS = Path(__file__).parents[1] / "results" / "horizon.json"
+
+
+def day(life: Path, scale: float) -> tuple[Path, Path]:
+    """The runs of reading and school for this share of the horizon."""
+    if scale == 1:
+        return life / "pretrain", life / "sft"
+    folder = life.parent / f"{life.name}-horizon"
+    read, school = folder / f"pretrain-{scale:.2f}", folder / f"sft-{scale:.2f}"
+    pretrain.main(pretrain.Config(read, life / "tokenizer", tokens=round(scale * pretrain.Config.tokens)))
+    sft.main(sft.Config(school, read, tokens=round(scale * sft.Config.tokens), exam_n=0))
+    return read, school
+
+
+def main(life: Path) -> dict[str, Any]:
+    arms, bars = dict[str, Any](), list[dict[str, Any]]()
+    for name, scale in {"1/3": 1 / 3, "1": 1.0, "3": 3.0}.items():
+        read, school = day(life, scale)
+        metas = [runs.read_json(run / "meta.json") for run in (read, school)]
+        skills = evaluate.main(evaluate.Config(school, n_probes=0))["skills"]
+        arms[name] = {key: sum(meta[key] for meta in metas) for key in ("tokens", "seconds")} | {"skills": skills}
+        for skill, score in skills.items():
+            found = {"value": score["accuracy"], "low": score["low"], "high": score["high"], "bar": BARS[skill]}
+            bars.append({"name": f"{skill} at {name}", **found, "holds": score["accuracy"] >= BARS[skill]})
+    meta = {**runs.source(), "versions": runs.versions(), "seeds": [0], "split": "dev"}
+    result = {"command": "python bench/horizon.py life", "meta": meta, "arms": arms, "bars": bars}
+    runs.write_json(RESULTS, result)
+    return result
+
+
+if __name__ == "__main__":
+    for bar in main(Path(sys.argv[1]))["bars"]:
+        print(f"{bar['name']:22} {bar['value']:.3f}  bar {bar['bar']:g}  {'holds' if bar['holds'] else 'missed'}")
