@@ -18,6 +18,7 @@ from nightschool import runs
 from nightschool.stages import evaluate, pretrain, sft
 
 RESULTS = Path(__file__).parents[1] / "results" / "horizon.json"
+SCALES = {"1/3": 1 / 3, "1": 1.0, "3": 3.0}
 
 
 def day(life: Path, scale: float) -> tuple[Path, Path]:
@@ -33,7 +34,7 @@ def day(life: Path, scale: float) -> tuple[Path, Path]:
 
 def main(life: Path) -> dict[str, Any]:
     arms, bars = dict[str, Any](), list[dict[str, Any]]()
-    for name, scale in {"1/3": 1 / 3, "1": 1.0, "3": 3.0}.items():
+    for name, scale in SCALES.items():
         read, school = day(life, scale)
         metas = [runs.read_json(run / "meta.json") for run in (read, school)]
         skills = evaluate.main(evaluate.Config(school, n_probes=0))["skills"]

@@ -29,7 +29,7 @@ from nightschool.train.course import course
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
 from nightschool.world import school
 from nightschool.world.newcomers import News, newcomers, questions
-from nightschool.world.problem import Problem, Split
+from nightschool.world.problem import Problem
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
 
@@ -40,7 +40,7 @@ class Config:
     start: Path = Path("life/rl")  # the evening's run
     per_document: int = 128  # questions the model asks itself about each document
     tokens: int = 400_000  # to train on
-    replay: float = 0.85  # share of these that is school again
+    replay: float = 0.8  # share of these that is school again
     lr_scale: float = 0.2  # of pretraining's learning rates
     n_gate: int = 100  # dev problems per skill for the gate
     control: bool = False  # re-read the raw text for the same tokens instead
@@ -115,18 +115,14 @@ def main(config: Config) -> dict[str, Any]:
     replay = config.replay if food else 1.0
 
     def shares(progress: float) -> dict[str, float]:
-        school_shares = {**school.study(1.0), "lesson/unknown": 0.2}
+        school_shares = {**school.study(1.0), "lesson/unknown": 0.1}
         whole = sum(school_shares.values())
         return {"tonight": 1 - replay} | {k: replay * v / whole for k, v in school_shares.items()}
 
     def tonight(rng: random.Random, progress: float) -> Document:
         return rng.choice(rng.choice(food))
 
-    def stranger(rng: random.Random, split: Split) -> Problem:
-        """Half of them bear names as new as the family's: those are easily taken for theirs."""
-        return school.unknown(rng, split, rng.choice((news.strangers, news.unmet)))
-
-    unknown = school.spoken(school.several(stranger, 2))
+    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, news.strangers), 2))
     end = course(
         run,
         model,

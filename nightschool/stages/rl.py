@@ -42,11 +42,11 @@ class Config:
     out: Path = Path("life/rl")  # the run folder
     start: Path = Path("life/sft")  # the run to go on from
     credit: str = "first_error"  # who is credited: first_error (line by line) or outcome (all or nothing)
-    steps: int = 60  # updates
-    problems: int = 16  # different problems an update
-    group_size: int = 4  # attempts at each
-    replay_tokens: int = 2048  # of school, beside the attempts of an update
-    max_new_tokens: int = 160  # of an attempt
+    steps: int = 40  # updates
+    problems: int = 8  # different problems an update
+    group_size: int = 8  # attempts at each
+    replay_tokens: int = 1024  # of school, beside the attempts of an update
+    max_new_tokens: int = 144  # of an attempt
     lr_scale: float = 0.1  # of pretraining's learning rates
     exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0

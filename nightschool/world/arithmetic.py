@@ -70,18 +70,14 @@ def arithmetic(rng: random.Random, split: Split, digits: tuple[int, int] = (2, 4
 
 def small_sum(rng: random.Random) -> str:
     """What word problems and columns are made of: "15+9=24", "4*3=12", "8+7+1=16"."""
-    a, n, kind = rng.randint(10, 60), rng.randint(2, 9), rng.choice("++-*||")
-    k, m = rng.randint(2, 5), rng.randint(2, 5)
+    a, n, kind = rng.randint(10, 45), rng.randint(2, 9), rng.choice("++-*||")
     if kind == "*":
-        k, m = rng.choice(((rng.randint(2, 20), 2), (k, m)))
+        k, m = rng.choice(((rng.randint(2, 20), 2), (rng.randint(2, 5), rng.randint(2, 5))))
         return f"{k}*{m}={k * m}"
     if kind == "|":
         column = rng.choice(columns(rng.randint(50, 99), rng.choice("+-"), rng.randint(10, 49)))
         return column.partition(": ")[2].partition(";")[0]
-    if kind == "-":
-        return f"{a}-{n}={a - n}"
-    n = rng.choice((n, k * m))  # so many more, or bags of so many
-    return f"{a}+{n}={a + n}"
+    return f"{a}+{n}={a + n}" if kind == "+" else f"{a}-{n}={a - n}"
 
 
 def tables(rng: random.Random, num_sums: int = 14) -> Document:

@@ -31,7 +31,6 @@ class News:
     facts: tuple[Fact, ...]
     documents: tuple[Document, ...]  # passages, and conversations in which somebody told
     strangers: tuple[str, ...]  # everyone else, of whom nothing is known in the morning either
-    unmet: tuple[str, ...]  # those of them whose names nobody bore by day, as nobody bore the family's
 
 
 def newcomers(seed: int, num_people: int = 8) -> News:
@@ -61,8 +60,7 @@ def newcomers(seed: int, num_people: int = 8) -> News:
             else:
                 documents.append(Document(text=text))
     strangers = tuple(name for name in FIRST_NAMES + NEW_NAMES if name not in cast)
-    unmet = tuple(name for name in NEW_NAMES if name not in cast)
-    return News(tuple(facts), tuple(documents), strangers, unmet)
+    return News(tuple(facts), tuple(documents), strangers)
 
 
 def questions(facts: Sequence[Fact], wording: int = -1) -> list[Problem]:

@@ -1,9 +1,8 @@
 """Word problems: a small story about a number of things.
 
-The solution goes through the story sentence by sentence: it repeats each, the question too, and says what is left
-after it, so that every line can be read off the line before, where to stop is no guess, and a longer story is no other
-work, only more of it: "In the morning, Ada has 4 pears: 4", "Then she buys 2 more: 4+2=6", "Tom has 9 pears too: 6",
-"How many pears does Ada have now: 6", "Answer: 6".
+The solution goes through the story sentence by sentence: it repeats each and says what is left after it, so that
+every line can be read off the line before and a longer story is no other work, only more of it:
+"In the morning, Ada has 4 pears: 4", "Then she buys 2 more: 4+2=6", "Tom has 9 pears too: 6", "Answer: 6".
 """
 
 from __future__ import annotations
@@ -145,13 +144,12 @@ def word_problem(rng: random.Random, split: Split, num_steps: tuple[int, int] = 
             "How many {g} does {X} have in the end?",
             "How many {g} has {X} got now?",
         )
-    ).format(X=tale.name, g=tale.goods)
-    tale.lines.append(f"{question.removesuffix('?')}: {tale.total}")
+    )
     return Problem(
         skill="word_problem",
         kind=f"steps_{wanted}",
         key=f"word_problem {key}",
-        question=" ".join((*tale.sentences, question)),
+        question=" ".join(tale.sentences) + " " + question.format(X=tale.name, g=tale.goods),
         steps=tuple(tale.lines),
         answer=str(tale.total),
     )
