@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from quickstart import BARS
+from quickstart import judge
 
 from nightschool import runs
 from nightschool.stages import evaluate, pretrain, sft
@@ -39,9 +39,7 @@ def main(life: Path) -> dict[str, Any]:
         metas = [runs.read_json(run / "meta.json") for run in (read, school)]
         skills = evaluate.main(evaluate.Config(school, n_probes=0))["skills"]
         arms[name] = {key: sum(meta[key] for meta in metas) for key in ("tokens", "seconds")} | {"skills": skills}
-        for skill, score in skills.items():
-            found = {"value": score["accuracy"], "low": score["low"], "high": score["high"], "bar": BARS[skill]}
-            bars.append({"name": f"{skill} at {name}", **found, "holds": score["accuracy"] >= BARS[skill]})
+        bars += [{**bar, "name": f"{bar['name']} at {name}"} for bar in judge(skills)]
     meta = {**runs.source(), "versions": runs.versions(), "seeds": [0], "split": "dev"}
     result = {"command": "python bench/horizon.py life", "meta": meta, "arms": arms, "bars": bars}
     runs.write_json(RESULTS, result)

@@ -25,18 +25,24 @@ BARS = {
 SECONDS, GIGABYTES = 600.0, 3.0
 
 
-def main(life: Path, headline: Path) -> dict[str, Any]:
-    said = json.loads(headline.read_text().splitlines()[-1])
-    metas = {run.parent.name: runs.read_json(run) for run in sorted(life.glob("*/meta.json"))}
-    first = metas["sft"]
-    bars: list[dict[str, Any]] = []
+def judge(skills: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """Scores by skill against their bars; `absent` counts only where passages are understood."""
+    bars = list[dict[str, Any]]()
     for skill, bar in BARS.items():
-        score = said["skills"][skill]
-        holds = score["accuracy"] >= bar and (skill != "absent" or said["skills"]["passage"]["accuracy"] >= 0.9)
+        score = skills[skill]
+        holds = score["accuracy"] >= bar and (skill != "absent" or skills["passage"]["accuracy"] >= 0.9)
         bars.append(
             {"name": skill, "value": score["accuracy"], "low": score["low"], "high": score["high"]}
             | {"bar": bar, "holds": holds}
         )
+    return bars
+
+
+def main(life: Path, headline: Path) -> dict[str, Any]:
+    said = json.loads(headline.read_text().splitlines()[-1])
+    metas = {run.parent.name: runs.read_json(run) for run in sorted(life.glob("*/meta.json"))}
+    first = metas["sft"]
+    bars = judge(said["skills"])
     for name, bar in (("seconds", SECONDS), ("peak_rss_gb", GIGABYTES)):
         bars.append(
             {"name": name, "value": said[name], "low": None, "high": None, "bar": bar, "holds": said[name] <= bar}
