@@ -53,9 +53,9 @@ def fetch(source: str, waits: tuple[float, ...] = WAITS) -> list[Path]:
         for wait in (*waits, None):
             try:
                 return act()
-            except FINAL as error:
-                raise UserError(f"{source}: {reason(error)}") from None
             except Exception as error:  # of the system, of httpx, of the library: they have no class in common
+                if isinstance(error.__cause__ or error, FINAL):
+                    raise UserError(f"{source}: {reason(error)}") from None
                 if wait is None:
                     mend = "what came is kept: the same command goes on"
                     raise UserError(
@@ -85,8 +85,10 @@ def gigabytes(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.3g} GB"
 
 
-def reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+def reason(error: BaseException) -> str:
+    """The first line of what an error, or the one behind it, says."""
+    error = error.__cause__ or error
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def say(text: str) -> None:

@@ -53,7 +53,8 @@ def files_of(sources: Sequence[str]) -> list[Path]:
         if source.startswith(hub.PREFIX):
             found = [file for file in hub.fetch(source) if kind_of(file) in KINDS]
         elif path.is_dir():
-            found = sorted(file for file in path.rglob("[!.]*") if kind_of(file) in KINDS and file.is_file())
+            seen = (file for file in path.rglob("*") if "/." not in f"/{file.relative_to(path)}" and file.is_file())
+            found = sorted(file for file in seen if kind_of(file) in KINDS)
         else:
             found = [path] if path.exists() else sorted(map(Path, glob.glob(source, recursive=True)))
             if unknown := next((file for file in found if kind_of(file) not in KINDS), None):
@@ -100,11 +101,16 @@ def rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is damaged or cut short ({error}); copy or fetch it anew") from None
 
 
-def unpacked(raw: BinaryIO, suffix: str) -> Iterable[bytes]:
-    """The lines of a file, decompressed."""
-    if suffix == ".gz":
-        return gzip.GzipFile(fileobj=raw)
-    return needed("backports.zstd", ".zst").ZstdFile(raw) if suffix == ".zst" else raw
+def unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
+    """The lines of a file, decompressed. EOFError where it is damaged; gzip has two more errors for that."""
+    if suffix == ".zst":
+        zstd = needed("backports.zstd", ".zst")
+        try:
+            yield from zstd.ZstdFile(raw)
+        except zstd.ZstdError as error:
+            raise EOFError(error) from None
+    else:
+        yield from gzip.GzipFile(fileobj=raw) if suffix == ".gz" else raw
 
 
 def decoded(lines: Iterable[bytes], path: Path) -> Iterator[str]:
