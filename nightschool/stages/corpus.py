@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def loads(files: Sequence[Path], load: Load, seen: Seen, exams: Exams, config: C
                 load.kept[split].append(document)
                 load.counts[f"{split}_bytes"] += len(text.encode())
             load.at, load.position, load.size = (number, i + 1), before + row.position, load.size + len(text)
-            if load.size >= LOAD:
+            if load.size >= min(LOAD, 1e6 * config.shard_mb):
                 yield load
                 load = Load(load.at)
     yield load
@@ -105,13 +106,16 @@ def held_out(document: Document, share: float) -> bool:
 
 def exam_texts(config: Config) -> Iterator[tuple[str, str]]:
     """The questions of the town's exams, and every string in the records of the files given."""
-    for split in ("dev", "test"):
-        for name, task in {**SKILLS, **PROBES}.items():
-            for problem in draw(task, split, NUM_EXAM, 0):
-                yield f"town/{name}", problem.prompt
+    yield from town_exams()
     for path in sources.files_of(config.exams):
         for row in sources.rows(path):
             yield from ((path.name, text) for text in strings(row.record))
+
+
+@cache
+def town_exams() -> list[tuple[str, str]]:
+    exams = [(name, task, split) for name, task in {**SKILLS, **PROBES}.items() for split in ("dev", "test")]
+    return [(f"town/{name}", p.prompt) for name, task, split in exams for p in draw(task, split, NUM_EXAM, 0)]
 
 
 def strings(value: Any) -> Iterator[str]:
