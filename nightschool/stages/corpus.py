@@ -28,6 +28,7 @@ from nightschool.text.packing import Item, prefetch
 from nightschool.text.shards import Corpus, write_shard
 from nightschool.text.sift import Exams, Seen, keys_of, words
 from nightschool.text.tokenizer import Tokenizer
+from nightschool.world.problem import Split
 
 LOAD = 4_000_000  # characters that are sifted while as many are tokenized
 NUM_EXAM = 500  # problems of each of the town's exams and splits, as many as `evaluate` asks
@@ -114,8 +115,9 @@ def exam_texts(config: Config) -> Iterator[tuple[str, str]]:
 
 @cache
 def town_exams() -> list[tuple[str, str]]:
-    exams = [(name, task, split) for name, task in {**SKILLS, **PROBES}.items() for split in ("dev", "test")]
-    return [(f"town/{name}", p.prompt) for name, task, split in exams for p in draw(task, split, NUM_EXAM, 0)]
+    splits: tuple[Split, ...] = ("dev", "test")
+    drawn = ((name, task, split) for name, task in {**SKILLS, **PROBES}.items() for split in splits)
+    return [(f"town/{name}", p.prompt) for name, task, split in drawn for p in draw(task, split, NUM_EXAM, 0)]
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -198,6 +200,12 @@ HEADLINE = (
 )
 
 
+def check(asked: tuple[str, ...]) -> None:
+    """UserError if there is nothing where splits() would look."""
+    if asked and not (Path(asked[0]) / "shards").is_dir():
+        sources.check(asked)
+
+
 def splits(run: Run, asked: tuple[str, ...], start: Path, tokenizer: Tokenizer) -> dict[str, Corpus]:
     """What a stage was asked to learn from: a run of `nightschool corpus`, or sources that are made into one, inside
     the stage's own run. start: a run with this tokenizer."""
@@ -213,7 +221,7 @@ def splits(run: Run, asked: tuple[str, ...], start: Path, tokenizer: Tokenizer) 
 def main(config: Config) -> dict[str, Any]:
     checkpoint = config.tokenizer / "checkpoint"
     tokenizer = Tokenizer.load(checkpoint if checkpoint.is_dir() else config.tokenizer)
-    sources.files_of(config.exams)
+    sources.check((*config.sources, *config.exams))
     run = Run.open(config.out, "corpus", config)
     if not run.done:
         build(run, tokenizer, config)

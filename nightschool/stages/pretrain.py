@@ -13,7 +13,7 @@ from nightschool.model import exchange
 from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
 from nightschool.runs import Costs, Run, read_json, write_json
-from nightschool.stages.corpus import splits
+from nightschool.stages.corpus import check, splits
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.course import bits_per_byte, course, held_out
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
@@ -60,6 +60,7 @@ def plan_of(config: Config, vocab_size: int) -> tuple[Plan, int]:
 
 
 def main(config: Config) -> dict[str, Any]:
+    check(config.corpus)
     tokenizer = Tokenizer.load(config.tokenizer / "checkpoint")
     plan, row_length = plan_of(config, tokenizer.vocab_size)
     run = Run.open(config.out, "pretrain", config)

@@ -12,7 +12,7 @@ from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.transformer import ModelConfig
 from nightschool.runs import Costs, Run, read_json
-from nightschool.stages.corpus import splits
+from nightschool.stages.corpus import check, splits
 from nightschool.tasks.exam import graduate
 from nightschool.train.course import bits_per_byte, course, held_out
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
@@ -60,6 +60,7 @@ def plan_of(model: ModelConfig, tokens: int) -> tuple[Plan, int]:
 
 def main(config: Config) -> dict[str, Any]:
     start = exchange.checkpoint_of(config.start)
+    check(config.corpus)
     run = Run.open(config.out, "sft", config)
     if not run.done:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))

@@ -65,6 +65,11 @@ def files_of(sources: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+def check(sources: Sequence[str]) -> None:
+    """files_of() without the hub: UserError before anything is fetched or written."""
+    files_of([source for source in sources if not source.startswith(hub.PREFIX)])
+
+
 def kind_of(path: Path) -> str:
     """ "a.jsonl.gz" -> ".jsonl" """
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
