@@ -60,20 +60,27 @@ def build(folder: Path, tokenizer: Tokenizer, tokens: int, masked: bool) -> Corp
 
 
 def one_pass(corpus: Corpus, tokenizer: Tokenizer, seed: int) -> dict[str, float]:
-    """Every document once: tokens a second, and how full the rows were."""
-    chunk_tokens = 8 * BATCH
-    num_chunks = -(-corpus.num_documents // max(1, round(chunk_tokens * corpus.num_documents / corpus.num_tokens)))
-    positions, start = 0, time.perf_counter()
-    for batch in batches(
-        lambda i: corpus.chunk(i, seed, chunk_tokens, ROW) if i < num_chunks else [],
+    """Every document once, or a little more: tokens a second, and how full the rows were."""
+    num_tokens = num_positions = 0
+
+    def chunk(i: int) -> list[Item]:
+        nonlocal num_tokens
+        items = corpus.chunk(i, seed, 8 * BATCH, ROW) if num_tokens < corpus.num_tokens else []
+        num_tokens += sum(len(item.ids) for item in items)
+        return items
+
+    start = time.perf_counter()
+    stream = batches(
+        chunk,
         tokens_per_batch=BATCH,
         row_length=ROW,
         pad_id=tokenizer.end_of_text,
         seed=seed,
         byte_lengths=tokenizer.byte_lengths,
-    ):
-        positions += batch.ids.numel()
-    return {"rate": corpus.num_tokens / (time.perf_counter() - start), "full": corpus.num_tokens / positions}
+    )
+    for batch in stream:
+        num_positions += batch.ids.numel()
+    return {"rate": num_tokens / (time.perf_counter() - start), "full": num_tokens / num_positions}
 
 
 def middle(values: list[float]) -> dict[str, float]:

@@ -64,13 +64,13 @@ def test_a_large_vocabulary_has_wider_ids(tmp_path: Path, tokenizer: Tokenizer) 
 
 def test_every_epoch_has_every_document_once_in_its_own_order(corpus: Corpus, items: list[Item]) -> None:
     size = round(300 * 100 / corpus.num_tokens)
-    per_epoch = -(-100 // size)
-    first = [item for i in range(per_epoch) for item in corpus.chunk(i, 0, 300, 1000)]
-    second = [item for i in range(per_epoch, 2 * per_epoch) for item in corpus.chunk(i, 0, 300, 1000)]
-    assert plain(first) == plain(second) == plain(items)
-    orders = [[list(item.ids) for item in found] for found in (first, second)]
+    assert 100 % size
+    stream = [item for i in range(200 // size + 1) for item in corpus.chunk(i, 0, 300, 1000)]
+    assert plain(stream[:100]) == plain(stream[100:200]) == plain(items)
+    orders = [[list(item.ids) for item in stream[a : a + 100]] for a in (0, 100)]
     assert orders[0] != orders[1]
     assert [list(item.ids) for item in corpus.chunk(0, 1, 300, 1000)] != orders[0][:size]
+    assert plain(corpus.chunk(0, 0, 2 * corpus.num_tokens, 1000)) == plain([*items, *items])  # more than there is
 
 
 def test_long_texts_go_on_and_long_conversations_do_not(corpus: Corpus, items: list[Item]) -> None:

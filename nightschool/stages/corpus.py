@@ -184,14 +184,14 @@ def finish(run: Run, config: Config, exams: Exams, folder: Path) -> None:
         raise UserError(f"nothing is left to learn from in {' '.join(config.sources)}: {dict(counts)}")
     hits = [hit for shard in shards["train"] for hit in shard["hits"]]
     write_jsonl(run.path("contaminated.jsonl"), hits)
-    for path in folder.glob("keys-*"):
-        path.unlink()
     run.finish(
         **{name: counts[name] for name in HEADLINE},
         exams=Counter(hit["exam"] for hit in hits),
         exam_texts=exams.num_texts,
         exam_texts_too_short=exams.num_short,
     )
+    for path in folder.glob("keys-*"):
+        path.unlink()
 
 
 HEADLINE = (
