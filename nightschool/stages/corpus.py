@@ -142,28 +142,30 @@ def build(run: Run, tokenizer: Tokenizer, config: Config) -> None:
         seen.add(np.fromfile(folder / f"keys-{number:05d}", np.uint64))
     exams = Exams(exam_texts(config))
     start = Load(tuple(whole[-1]["next"]) if whole else (0, 0))
-    shard, items, size = Load(start.at), {split: list[Item]() for split in SPLITS}, 0
+    shard, items = Load(start.at), {split: list[Item]() for split in SPLITS}
 
     def write(number: int) -> None:
         """The keys and the dev part first: a shard is there once the JSON of its train part is."""
         with atomic(folder / f"keys-{number:05d}") as path:
             np.concatenate(shard.keys).tofile(path)
         for split, facts in (("dev", {}), ("train", {"counts": shard.counts, "hits": shard.hits, "next": shard.at})):
-            write_shard(folder, f"{split}-{number:05d}", tokenizer, items[split], split=split, **facts)
+            write_shard(
+                folder, f"{split}-{number:05d}", tokenizer, items[split], sources=config.sources, split=split, **facts
+            )
 
     with progress("corpus", sum(sizes.values())) as show:
         number = len(whole)
         for load in prefetch(loads(files, start, seen, exams, config), 2):
             for split, documents in load.kept.items():
                 items[split] += [compact(item) for item in encode(tokenizer, documents)]
-            shard.at, size = load.at, size + load.size
+            shard.at, shard.size = load.at, shard.size + load.size
             shard.keys += load.keys
             shard.counts += load.counts
             shard.hits += load.hits
-            if size >= 1e6 * config.shard_mb:
+            if shard.size >= 1e6 * config.shard_mb:
                 write(number)
                 number += 1
-                shard, items, size = Load(load.at), {split: [] for split in SPLITS}, 0
+                shard, items = Load(load.at), {split: [] for split in SPLITS}
             show(load.position, f"{number} shards")
         write(number)
     finish(run, config, exams, folder)
