@@ -71,7 +71,7 @@ def check(sources: Sequence[str]) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """ "a.jsonl.gz" -> ".jsonl" """
+    """a.jsonl.gz -> .jsonl"""
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
