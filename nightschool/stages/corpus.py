@@ -156,7 +156,7 @@ def build(run: Run, tokenizer: Tokenizer, config: Config) -> None:
                 folder, f"{split}-{number:05d}", tokenizer, items[split], sources=config.sources, split=split, **facts
             )
 
-    with progress("corpus", sum(sizes.values())) as show:
+    with progress("corpus", 1 + sum(sizes.values())) as show:
         number = len(whole)
         for load in prefetch(loads(files, start, seen, exams, config), 2):
             for split, documents in load.kept.items():
