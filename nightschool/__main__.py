@@ -20,7 +20,8 @@ from nightschool.config import BelowBar, Stopped, UserError, closest, parse
 
 VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config and main
     "quickstart": "one whole day and one night on the embedded world, small enough for a CPU",
-    "tokenizer": "train the tokenizer on the world's text",
+    "tokenizer": "train the tokenizer on the world's text, or on a corpus",
+    "corpus": "your files or hub data sets -> tokenized shards, without duplicates and exam questions",
     "pretrain": "read: train a model from scratch on raw text",
     "sft": "go to school: train on conversations with worked answers",
     "rl": "practise: try harder problems, learn from what a verifier says",

@@ -20,8 +20,8 @@ from nightschool.stages import evaluate, night, pretrain, report, rl, sft, token
 @dataclass(frozen=True)
 class Config:
     out: Path = Path("life")  # the folder of this life
-    pretrain_tokens: int = pretrain.Config.tokens  # to read
-    sft_tokens: int = sft.Config.tokens  # of school
+    pretrain_tokens: int = pretrain.TOKENS  # to read
+    sft_tokens: int = sft.TOKENS  # of school
     rl_steps: int = rl.Config.steps  # updates of practice
     night_tokens: int = night.Config.tokens  # to train on at night
     per_document: int = night.Config.per_document  # questions the model asks itself about each document at night
