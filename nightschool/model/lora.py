@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from nightschool.model.transformer import Linear, Transformer
 
 ALPHA = 32.0
-LEARNING_RATE = 5e-4  # of the factors, by AdamW; ten times what the source found best for whole weights, at any rank
+LEARNING_RATE = 5e-4  # of the factors, by AdamW, at any rank: ten times that of whole weights (tinker-cookbook)
 
 
 class Factors(nn.Module):

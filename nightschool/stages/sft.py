@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nightschool.config import at_least
 from nightschool.device import DTYPES, Dtype, set_up
-from nightschool.model import exchange
+from nightschool.model import exchange, lora
 from nightschool.runs import Costs, Run
 from nightschool.tasks.exam import graduate
 from nightschool.train.course import course
@@ -24,7 +24,8 @@ class Config:
     start: Path = Path("life/pretrain")  # the run to go on from
     tokens: int = QUICKSTART.horizon_tokens * 3 // 5  # the horizon, prompts counted
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
-    lr_scale: float = 1.0  # of pretraining's learning rates
+    lr_scale: float = 1.0  # of pretraining's learning rates, or of LoRA's
+    lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0
     threads: int = 0  # 0 = one a core
@@ -34,7 +35,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "tokens")
-        at_least(self, 0, "exam_n", "minutes", "lr_scale", "threads", "save_seconds")
+        at_least(self, 0, "exam_n", "minutes", "lr_scale", "lora_rank", "threads", "save_seconds")
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -44,11 +45,15 @@ def main(config: Config) -> dict[str, Any]:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
         device = set_up(config.threads, dtype)
         model, tokenizer = exchange.load(start, DTYPES[dtype])
+        plan = QUICKSTART
+        if config.lora_rank:
+            lora.add(model, config.lora_rank, seed=config.seed)
+            plan = replace(plan, embed_lr=lora.LEARNING_RATE)
         end = course(
             run,
             model,
             tokenizer,
-            QUICKSTART,
+            plan,
             school.study,
             tokens=config.tokens,
             minutes=config.minutes,
