@@ -1,4 +1,4 @@
-"""GGUF written and read back, and what the gate catches; the chat stages on a model taken in."""
+"""GGUF written and read back, and what the gate catches."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ import torch
 from gguf import GGUFReader
 
 from nightschool.config import UserError
-from nightschool.model import gguf
+from nightschool.model import exchange, gguf
 from nightschool.model.families import model_config
-from nightschool.model.transformer import Transformer
+from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.text import template
 from nightschool.text.tokenizer import Tokenizer, train
 
@@ -24,8 +24,6 @@ def taken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(request.param)
     config: dict[str, Any] = LLAMA3 if request.param == "llama" else {}
     foreign.write_checkpoint(folder, request.param, tied=request.param != "qwen2", **config)
-    from nightschool.model import exchange
-
     tokenizer = template.adopt(folder)
     return exchange.load_model(folder, model_config(folder), tokenizer, torch.float32), tokenizer
 
@@ -78,9 +76,7 @@ def test_rotary_partners_lie_side_by_side_in_llama() -> None:
     assert torch.equal(gguf.paired(w, "x.q_proj.weight", model_config_of("qwen3")), w)
 
 
-def model_config_of(family: Any) -> Any:
-    from nightschool.model.transformer import ModelConfig
-
+def model_config_of(family: Any) -> ModelConfig:
     return ModelConfig(8, 8, 8, 1, 2, 2, 4, 8, family=family)
 
 
@@ -100,11 +96,10 @@ def test_the_gate_sees_one_wrong_weight(
 
 
 def test_slack_is_the_rounding_and_no_more() -> None:
-    import gguf as package
-
+    library = gguf.library()
     w = torch.randn(64, 96, generator=torch.Generator().manual_seed(0)) * torch.logspace(-8, 3, 64)[:, None]
-    for name, kind in (("F16", package.GGMLQuantizationType.F16), ("Q8_0", package.GGMLQuantizationType.Q8_0)):
-        stored = package.quants.dequantize(package.quants.quantize(w.numpy(), kind), kind)
+    for name, kind in (("F16", library.GGMLQuantizationType.F16), ("Q8_0", library.GGMLQuantizationType.Q8_0)):
+        stored = library.quants.dequantize(library.quants.quantize(w.numpy(), kind), kind)
         off = (torch.from_numpy(np.array(stored)) - w).abs() / gguf.slack(w, name)
         assert 0.9 < off.max() <= 1
 
