@@ -18,9 +18,10 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM
 
 from nightschool.config import UserError
-from nightschool.model import exchange, peers
+from nightschool.model import engine, exchange, peers
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import ModelConfig, Transformer
+from nightschool.serve.request import Refused, read
 from nightschool.serve.speaker import load, reply
 from nightschool.stages import export, import_
 from nightschool.text import chat
@@ -55,6 +56,36 @@ def test_one_can_talk_to_what_was_taken_in(run: Path) -> None:
     *said, ended = reply(speaker, [Message("user", "Hello <|eot_id|>")], {}, Sampling(max_new_tokens=20, seed=1))
     assert len(said) == ended.num_tokens or ended.reason == "stop"  # type: ignore[union-attr]
     assert "<|" not in "".join(event.text for event in said)  # type: ignore[union-attr]
+
+
+def test_the_server_says_what_a_template_refuses(run: Path) -> None:
+    """The turns are right as OpenAI's API has it, but this template takes a system turn at the start alone."""
+    turns = [{"role": "user", "content": "Hi"}, {"role": "system", "content": "Be kind."}]
+    with pytest.raises(Refused, match="no role system") as refused:
+        read(json.dumps({"messages": turns}).encode(), load(run), Sampling())
+    assert refused.value.status == 400
+
+
+def test_a_tool_answers_in_the_models_own_words(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that ends in a call goes on as the stranger's template writes observations."""
+    foreign.write_checkpoint(tmp_path / "theirs", "qwen3", max_position_embeddings=512)
+    import_.main(import_.Config(str(tmp_path / "theirs"), tmp_path / "run", check=False))
+    model, tokenizer = exchange.load(tmp_path / "run" / "checkpoint")
+    call = Message("assistant", "", ({"name": "lookup", "arguments": {}},))
+    ids, mask = chat.render(tokenizer, [TALK[0], call])
+    script = [i for i, m in zip(ids, mask, strict=True) if m]
+
+    def scripted(logits: torch.Tensor, uniform: torch.Tensor, sampling: Any) -> Any:
+        return torch.tensor([script.pop(0) if script else 5]), torch.zeros(1), torch.ones_like(logits)
+
+    monkeypatch.setattr(engine, "draw", scripted)
+    prompt = chat.render(tokenizer, TALK[:1], generate=True)[0]
+    tool = lambda row, call: "the kitchen"  # noqa: E731
+    made = engine.Engine(model, tokenizer).generate([prompt], Sampling(max_new_tokens=60), tool)[0]
+    forced = tokenizer.decode(i for i, m in zip(made.ids, made.mask, strict=True) if not m)
+    assert forced == (
+        "\n<|im_start|>user\n<tool_response>the kitchen</tool_response><|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_hf_is_the_checkpoint_as_it_is(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Where a checkpoint's tensors lie: one file, or the shards that its index names."""
     index = folder / "model.safetensors.index.json"
     sharded = index.is_file() and not (folder / "model.safetensors").is_file()
-    names = sorted(set(read_json(index)["weight_map"].values())) if sharded else ["model.safetensors"]
+    names = sorted(set(read_json(index).get("weight_map", {}).values())) if sharded else ["model.safetensors"]
     for name in names:
         if not (folder / name).is_file():
             pickled = " (pickled .bin weights could run code and are not read)" if any(folder.glob("*.bin")) else ""

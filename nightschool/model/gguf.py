@@ -42,7 +42,7 @@ def write(path: Path, model: Transformer, tokenizer: Tokenizer, name: str, quant
     """UserError where a tensor or the pre-tokenizer has no name in this format; nothing is written then."""
     gguf, c = library(), model.config
     pre = pre_tokenizer(tokenizer)
-    tensors = {there: (w, kind_of(there, w, quant)) for _, there, w in named(model)}
+    tensors = {there: (w, kind_of(w, quant)) for _, there, w in named(model)}
     out = gguf.GGUFWriter(path, c.family)
     out.add_name(name)
     out.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[quant])  # gguf.LlamaFileType
@@ -82,7 +82,7 @@ def write(path: Path, model: Transformer, tokenizer: Tokenizer, name: str, quant
 
 
 def named(model: Transformer) -> Iterator[tuple[str, str, Tensor]]:
-    """Each tensor's name with us and in GGUF, and its values as they lie there, float32."""
+    """Each tensor's name with us ("": none) and in GGUF, and its values as they lie there, float32."""
     gguf, c = library(), model.config
     arch = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == c.family)
     names = gguf.get_tensor_name_map(arch, c.num_hidden_layers)
@@ -104,7 +104,7 @@ def paired(w: Tensor, name: str, c: ModelConfig, back: bool = False) -> Tensor:
     return w.unflatten(0, halves).transpose(1, 2).reshape(w.shape)
 
 
-def kind_of(there: str, w: Tensor, quant: Quant) -> Any:
+def kind_of(w: Tensor, quant: Quant) -> Any:
     """How a tensor is stored: vectors as float32; what does not divide into blocks as f16."""
     kinds = library().GGMLQuantizationType
     if w.ndim == 1 or quant == "f32":
@@ -143,12 +143,9 @@ def check(path: Path, model: Transformer, tokenizer: Tokenizer) -> Transformer:
     gguf = library()
     reader = gguf.GGUFReader(path)
     stored = {tensor.name: tensor for tensor in reader.tensors}
-    fields = {name: reader.fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges", "token_type")}
-    if fields != {
-        "tokens": vocabulary(tokenizer)[0],
-        "merges": merges(tokenizer),
-        "token_type": vocabulary(tokenizer)[1],
-    }:
+    tokens, types = vocabulary(tokenizer)
+    written = {"tokens": tokens, "token_type": types, "merges": merges(tokenizer)}
+    if written != {name: reader.fields[f"tokenizer.ggml.{name}"].contents() for name in written}:
         raise UserError(f"{path}: the tokenizer read back is not the one written")
     weights = {}
     for ours, there, w in named(model):

@@ -22,6 +22,7 @@ from nightschool.text.tokenizer import Tokenizer
 
 QUESTIONS = ("Hello! Who are you?", "What is 27 + 15?", "Où est l'été ? 漢字 🦉 1024\n\n  x = [1, 2]")
 NUM_TOKENS = 24  # of an answer
+CONTEXT = 512  # that llama.cpp is given; it keeps the logits of each position
 # Largest difference of a logit, as a share of the largest logit; what other orders of summing come to, and in
 # llama.cpp activations that are rounded as the weights are.
 TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "q8_0": 5e-2}
@@ -59,8 +60,9 @@ def ask_transformers(folder: Path, model: Transformer, tokenizer: Tokenizer) -> 
     except ImportError:
         return "transformers: not installed, not asked"
     transformers.utils.logging.disable_progress_bar()
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    reader = transformers.AutoTokenizer.from_pretrained(folder)
+    safe = {"use_safetensors": True, "trust_remote_code": False}
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **safe)
+    reader = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     for question in QUESTIONS:
         ids = chat.render(tokenizer, [Message("user", question)], generate=True)[0]
         if reader(tokenizer.decode(ids), add_special_tokens=False).input_ids != ids:
@@ -76,8 +78,8 @@ def ask_llama_cpp(path: Path, model: Transformer, tokenizer: Tokenizer, quant: s
         import llama_cpp
     except ImportError:
         return "llama.cpp: llama-cpp-python is not installed, not asked"
-    f32 = llama_cpp.GGML_TYPE_F32
-    theirs = llama_cpp.Llama(str(path), n_ctx=0, logits_all=True, type_k=f32, type_v=f32, verbose=False)
+    context, f32 = min(CONTEXT, model.config.max_position_embeddings), llama_cpp.GGML_TYPE_F32
+    theirs = llama_cpp.Llama(str(path), n_ctx=context, logits_all=True, type_k=f32, type_v=f32, verbose=False)
     for question in QUESTIONS:
         ids = chat.render(tokenizer, [Message("user", question)], generate=True)[0]
         if theirs.tokenize(tokenizer.decode(ids).encode(), add_bos=False, special=True) != ids:
