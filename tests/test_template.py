@@ -9,8 +9,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from nightschool.config import UserError
-from nightschool.text import chat, template
-from nightschool.text.document import Message
+from nightschool.text import chat, corpus, template
+from nightschool.text.document import Document, Message
 from nightschool.text.tokenizer import Tokenizer
 
 CALL: dict[str, Any] = {"name": "lookup", "arguments": {"who": "Ada <|im_end|>"}}
@@ -81,6 +81,31 @@ def test_what_is_learned(tmp_path: Path) -> None:
     assert learned(llama, TALKS["one"]) == "In the kitchen.<|eot_id|>"
     assert learned(llama, TALKS["two"]).count("<|eot_id|>") == 2
     assert learned(llama, TALKS["two"][:1]) == ""
+
+
+def test_a_turn_written_otherwise_later_is_a_lesson_of_its_own(tmp_path: Path) -> None:
+    for make in ("qwen", "llama"):
+        foreign.write_tokenizer(tmp_path / make, make)
+    qwen, llama = template.adopt(tmp_path / "qwen"), template.adopt(tmp_path / "llama")
+
+    def spoken(tokenizer: Tokenizer, talk: str) -> list[str]:
+        found = chat.lessons(tokenizer, [(TALKS[talk], ())])[0]
+        return [tokenizer.decode(i for i, m in zip(ids, mask, strict=True) if m) for ids, mask in found]
+
+    assert spoken(qwen, "two") == [
+        "<think>\nhm\n</think>\n\nSo long! 雪だるま<|im_end|>",
+        "<think>\nwell\n</think>\n\nHello.<|im_end|>",
+    ]
+    call = 'Let me see.\n<tool_call>\n{"name": "lookup", "arguments": {"who": "Ada <|im_end|>"}}\n</tool_call>'
+    assert spoken(qwen, "tool") == [
+        "<think>\n\n</think>\n\nIn the kitchen.<|im_end|>",
+        f"<think>\n\n</think>\n\n{call}<|im_end|>",
+    ]
+    assert len(spoken(llama, "two")) == 1
+    items = corpus.encode(
+        qwen, [Document(messages=TALKS["two"]), Document(text="a town"), Document(messages=TALKS["one"])]
+    )
+    assert len(items) == 4
 
 
 def test_special_tokens_in_text_stay_text(taken: tuple[str, Path, Tokenizer]) -> None:

@@ -124,6 +124,13 @@ def render(
     return render_many(tokenizer, [(messages, tools)], generate)[0]
 
 
+def lessons(tokenizer: Tokenizer, conversations: Sequence[Conversation]) -> list[list[Rendered]]:
+    """What there is to learn from each conversation: with our template it, rendered; with another's sometimes more."""
+    if tokenizer.template:
+        return [foreign.lessons(tokenizer, messages, tools) for messages, tools in conversations]
+    return [[rendered] for rendered in render_many(tokenizer, conversations)]
+
+
 def texts(messages: Sequence[Message], tools: Sequence[str] = ()) -> list[str]:
     """The text between special tokens, as it will be encoded: what a tokenizer is trained on."""
     return [piece.head + piece.body for piece in fill(messages, tools, generate=False)]

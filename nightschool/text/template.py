@@ -5,9 +5,10 @@ become ids. One that is spelled out in what people and tools say is broken by a 
 stays text; the assistant may say tags (<think>, <tool_call>), which are no control tokens.
 
 What is learned is found by rendering: a turn is what it adds to the prompt that asks for it, up to the token that ends
-it. A turn that the template writes otherwise once the talk has gone on (Qwen3 drops earlier thoughts) is read and not
-learned, since the model never says it so. But: templates that ask for the date get the same day always, or training
-could not be repeated; of tools they see the names; thoughts are part of the content; one that never ends isn't stopped.
+it. A turn that the template writes otherwise once the talk has gone on (Qwen3 drops earlier thoughts) is not learned
+there, since the model never says it so, but in a lesson of its own that ends with it. But: templates that ask for the
+date get the same day always, or training could not be repeated; of tools they see the names; thoughts are part of the
+content; a template that never ends isn't stopped.
 Source: transformers' chat_template_utils.py, for what a template may call.
 """
 
@@ -116,17 +117,16 @@ class Conversant:
         except (TemplateError, TypeError, ValueError) as error:
             raise UserError(f"the model's chat template cannot render this conversation: {error}") from None
 
-    def learned(self) -> list[tuple[int, int]]:
-        """Where in the whole text stand the turns that the model says exactly so: [begin, end) of each."""
-        whole, end_token = self.text(len(self.records), False), self.tokenizer.config["eos_token"]
-        spans = []
+    def turns(self) -> list[tuple[str, int, int]]:
+        """Each turn that can be learned: the text up to its end, and from where to where in it the model speaks."""
+        end_token, found = self.tokenizer.config["eos_token"], []
         for i, record in enumerate(self.records):
             if i and record["role"] == "assistant":
-                prompt, turn = self.text(i, True), self.text(i + 1, False)
-                end = turn.rfind(end_token) + len(end_token)
-                if len(prompt) < end and turn.startswith(prompt) and whole.startswith(turn[:end]):
-                    spans.append((len(prompt), end))
-        return spans
+                prompt, text = self.text(i, True), self.text(i + 1, False)
+                end = text.rfind(end_token) + len(end_token)
+                if len(prompt) < end and text.startswith(prompt):
+                    found.append((text[:end], len(prompt), end))
+        return found
 
     def encode(self, text: str, learned: Sequence[tuple[int, int]] = ()) -> Rendered:
         """A rendered text -> its ids and their mask. A token that lies across the begin of a turn is learned."""
@@ -148,9 +148,19 @@ class Conversant:
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str], generate: bool) -> Rendered:
-    """See chat.render."""
+    """See chat.render: the turns are marked that stand in the whole conversation as the model says them."""
     talk = Conversant(tokenizer, messages, tools)
-    return talk.encode(talk.text(len(messages), generate), () if generate else talk.learned())
+    whole = talk.text(len(messages), generate)
+    return talk.encode(whole, [] if generate else [(a, b) for text, a, b in talk.turns() if whole.startswith(text)])
+
+
+def lessons(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str]) -> list[Rendered]:
+    """See chat.lessons: the whole conversation, and one up to each turn that does not stand in it."""
+    talk = Conversant(tokenizer, messages, tools)
+    whole, turns = talk.text(len(messages), False), talk.turns()
+    apart = [talk.encode(text, [(a, b)]) for text, a, b in turns if not whole.startswith(text)]
+    standing = [(a, b) for text, a, b in turns if whole.startswith(text)]
+    return [talk.encode(whole, standing), *apart] if standing or not apart else apart
 
 
 def resume(tokenizer: Tokenizer, observations: Sequence[Message]) -> list[int]:
