@@ -40,7 +40,7 @@ def config_json(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "rope_scaling": scaling,
         "rope_parameters": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
         "torch_dtype": "float32",
-        "bos_token_id": tokenizer.special.get(tokenizer.config["bos_token"]),
+        "bos_token_id": tokenizer.special.get(tokenizer.config.get("bos_token") or ""),
         "eos_token_id": tokenizer.turn_end,
         "pad_token_id": tokenizer.end_of_text,
     }

@@ -65,7 +65,7 @@ def write(path: Path, model: Transformer, tokenizer: Tokenizer, name: str, quant
     out.add_token_list(tokens)
     out.add_token_types(types)
     out.add_token_merges(merges(tokenizer))
-    bos = tokenizer.special.get(tokenizer.config["bos_token"])
+    bos = tokenizer.special.get(tokenizer.config.get("bos_token") or "")
     if bos is not None:
         out.add_bos_token_id(bos)
     out.add_add_bos_token(bos is not None)

@@ -34,6 +34,7 @@ from nightschool.text.tokenizer import Tokenizer, byte_alphabet, read
 DAY = date(2024, 7, 26)  # what Llama 3's template falls back to
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>")  # Qwen's, Llama 3's, Llama 2's
 PRIVATE = range(0xE000, 0xF900)  # characters for private use
+ASKED = (Message("user", "What is 12 + 30?"), Message("assistant", "12 + 30 = 42"))
 
 Conversation = tuple[Sequence[Message], Sequence[str]]  # messages, names of the tools announced
 Rendered = tuple[list[int], list[int]]  # ids; mask, 1 = trained on
@@ -75,7 +76,8 @@ def compiled(template: str) -> Template:
     return environment(Generation).from_string(template)
 
 
-def splitter(tokens: Sequence[str]) -> re.Pattern[str]:
+@lru_cache(maxsize=64)
+def splitter(tokens: frozenset[str]) -> re.Pattern[str]:
     """Finds any of the tokens, the longest where several begin."""
     return re.compile("(" + "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) + ")")
 
@@ -97,9 +99,9 @@ class Conversant:
         record: dict[str, Any] = {"role": message.role, "content": message.content}
         if message.tool_calls:
             record["tool_calls"] = [{"type": "function", "function": call} for call in message.tool_calls]
-        forbidden = self.tokenizer.control if message.role == "assistant" else self.tokenizer.special
+        forbidden = frozenset(self.tokenizer.control if message.role == "assistant" else self.tokenizer.special)
         text = json.dumps(record, ensure_ascii=False)
-        return json.loads(splitter(list(forbidden)).sub(lambda found: found[0][0] + self.mark + found[0][1:], text))
+        return json.loads(splitter(forbidden).sub(lambda found: found[0][0] + self.mark + found[0][1:], text))
 
     def text(self, num_messages: int, generate: bool) -> str:
         """What the template makes of the first messages, marks included."""
@@ -114,8 +116,9 @@ class Conversant:
                 add_generation_prompt=generate,
                 **names,
             )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise UserError(f"the model's chat template cannot render this conversation: {error}") from None
+        except Exception as error:  # a stranger's program may raise anything
+            why = " ".join(str(error).split())
+            raise UserError(f"the model's chat template cannot render this conversation: {why}") from error
 
     def turns(self) -> list[tuple[str, int, int]]:
         """Each turn that can be learned: the text up to its end, and from where to where in it the model speaks."""
@@ -133,7 +136,7 @@ class Conversant:
         ids: list[int] = []
         mask: list[int] = []
         at = 0
-        for part in splitter(list(self.tokenizer.special)).split(text):
+        for part in splitter(frozenset(self.tokenizer.special)).split(text):
             at += len(part)
             begin = next((a for a, b in learned if a < at <= b), at)
             if part in self.tokenizer.special:
@@ -170,9 +173,6 @@ def resume(tokenizer: Tokenizer, observations: Sequence[Message]) -> list[int]:
     return talk.encode(whole.partition(said)[2].partition(tokenizer.config["eos_token"])[2])[0]
 
 
-ASKED = (Message("user", "What is 12 + 30?"), Message("assistant", "12 + 30 = 42"))
-
-
 def adopt(folder: Path) -> Tokenizer:
     """A stranger's tokenizer, its tokenizer_config.json settled as ours: eos_token ends a turn, pad_token a document.
 
@@ -194,7 +194,7 @@ def adopt(folder: Path) -> Tokenizer:
     known = config["eos_token"] if config["eos_token"] in added else min(added)
     tokenizer = Tokenizer(backend, config | {"eos_token": known, "pad_token": known}, template)
     talk = Conversant(tokenizer, ASKED, ())
-    after = splitter(list(added)).search(talk.text(2, False).partition(ASKED[-1].content)[2])
+    after = splitter(frozenset(added)).search(talk.text(2, False).partition(ASKED[-1].content)[2])
     if after is None:
         raise UserError(f"{folder}: its chat template ends an assistant's turn with no special token")
     ends = [token for token in (*END_OF_TEXT, config["pad_token"], after[0]) if token in added]
