@@ -14,11 +14,12 @@ import os
 import shlex
 import signal
 import sys
+from keyword import iskeyword
 from types import FrameType
 
 from nightschool.config import BelowBar, Stopped, UserError, closest, parse
 
-VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config and main
+VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds its Config and main
     "quickstart": "one whole day and one night on the embedded world, small enough for a CPU",
     "tokenizer": "train the tokenizer on the world's text, or on a corpus",
     "corpus": "your files or hub data sets -> tokenized shards, without duplicates and exam questions",
@@ -31,6 +32,8 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config a
     "report": "write one report.html from what the runs of a life wrote",
     "chat": "talk to a model in the terminal",
     "serve": "OpenAI-compatible server with a web page",
+    "import": "take in a Qwen3, Qwen2 or Llama model, from a folder or the hub",
+    "export": "a checkpoint for other programs: a Hugging Face directory, or GGUF for llama.cpp and Ollama",
 }
 
 MENDS = {  # errors of the machine that the caller can mend; any other is ours and keeps its traceback
@@ -60,7 +63,7 @@ def run(argv: list[str]) -> None:
         return
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb!r}{closest(verb, list(VERBS)) or '; see nightschool --help'}")
-    stage = importlib.import_module(f"nightschool.stages.{verb}")
+    stage = importlib.import_module(f"nightschool.stages.{verb}{'_' * iskeyword(verb)}")
     headline = stage.main(parse(stage.Config, rest, f"nightschool {verb}"))
     if headline is not None:
         print(json.dumps(headline), flush=True)

@@ -60,6 +60,13 @@ from nightschool.__main__ import main
         ("chat nowhere", "nowhere"),
         ("serve nowhere", "nowhere"),
         ("serve nowhere --port 99999", "port"),
+        ("import nowhere", "no folder nowhere; give one, or a model's name on the hub"),
+        ("import {other} --out {out}/run", "is not a Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM but None"),
+        ("import {out}", "no config.json in"),
+        ("export nowhere --to hf --out {out}/e", "no checkpoint in nowhere"),
+        ("export nowhere --to onnx --out {out}/e", "invalid choice 'onnx'"),
+        ("export nowhere --to hf --quant q8_0 --out {out}/e", "quant 'q8_0' is for --to gguf"),
+        ("sft --lora-rank -1", "lora_rank must be at least 0; got -1"),
     ],
 )
 def test_one_line_and_exit_code_2(argv: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

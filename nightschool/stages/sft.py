@@ -9,7 +9,7 @@ from typing import Any
 
 from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
-from nightschool.model import exchange
+from nightschool.model import exchange, lora
 from nightschool.model.transformer import ModelConfig
 from nightschool.runs import Costs, Run
 from nightschool.stages.corpus import check, splits
@@ -34,7 +34,8 @@ class Config:
     eval_every: int = 250  # with a corpus: steps between measurements of held-out bits per byte; 0 = the end alone
     eval_bytes: int = 500_000  # of held-out conversations
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
-    lr_scale: float = 1.0  # of pretraining's learning rates
+    lr_scale: float = 1.0  # of pretraining's learning rates, or of LoRA's
+    lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0
     threads: int = 0  # 0 = one a core
@@ -44,7 +45,8 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "tokens", "eval_bytes")
-        at_least(self, 0, "eval_every", "world_share", "exam_n", "minutes", "lr_scale", "threads", "save_seconds")
+        at_least(self, 0, "eval_every", "world_share", "exam_n", "minutes", "lr_scale", "lora_rank", "threads")
+        at_least(self, 0, "save_seconds")
         if self.world_share >= 1:
             raise UserError(f"world_share must be below 1; got {self.world_share}; without --corpus all is the town's")
 
@@ -72,6 +74,9 @@ def main(config: Config) -> dict[str, Any]:
             tokens = int(EPOCHS * corpus["train"].num_tokens / (1 - config.world_share))
         plan, row_length = plan_of(model.config, tokens)
         dev = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
+        if config.lora_rank:
+            lora.add(model, config.lora_rank, seed=config.seed)
+            plan = replace(plan, embed_lr=lora.LEARNING_RATE)
         end = course(
             run,
             model,

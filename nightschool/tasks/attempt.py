@@ -31,14 +31,14 @@ class Attempt:
 def turns_of(tokenizer: Tokenizer, completion: Completion) -> tuple[Message, ...]:
     """What the model itself said: its sampled tokens, a turn for each stretch between tool observations."""
     pairs = groupby(zip(completion.ids, completion.mask, strict=True), key=lambda pair: pair[1])
-    return tuple(chat.parse(tokenizer.decode([i for i, _ in group])) for sampled, group in pairs if sampled)
+    return tuple(chat.said(tokenizer, [i for i, _ in group]) for sampled, group in pairs if sampled)
 
 
 def complete(engine: Engine, questions: Sequence[str], sampling: Sampling) -> list[str]:
     """What the model answers to each question, asked by itself and without tools."""
     prompts = chat.render_many(engine.tokenizer, [((Message("user", q),), ()) for q in questions], generate=True)
     completions = engine.generate([ids for ids, _ in prompts], sampling)
-    return [chat.parse(engine.tokenizer.decode(c.ids)).content for c in completions]
+    return [chat.said(engine.tokenizer, c.ids).content for c in completions]
 
 
 def attempt(

@@ -35,14 +35,14 @@ def encode(
         if document.info == "none" and not control:
             raise UserError(f"{document.id} has info 'none': words with nothing behind them are for control arms")
     conversations = [(d.messages, d.tools) for d in documents if d.messages]
-    rendered = iter(chat.render_many(tokenizer, conversations))
+    lessons = iter(chat.lessons(tokenizer, conversations))
     parts = [document.pieces or ((document.text, True),) for document in documents if not document.messages]
     encoded = iter(tokenizer.encode_many([part for pieces in parts for part, _ in pieces]))
     texts = iter(parts)
     items = []
     for document in documents:
         if document.messages:
-            items.append(Item(*next(rendered)))
+            items += [Item(*lesson) for lesson in next(lessons)]
             continue
         ids, mask = list[int](), list[int]()
         for _, learned in next(texts):

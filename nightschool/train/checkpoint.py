@@ -81,9 +81,14 @@ def latest(root: Path) -> State | None:
     return None
 
 
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """What a state keeps of a model: all but what is frozen, which the stage loads anew."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
 def restore(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy saved parameters into a model. UserError if a name or a shape differs."""
-    parameters = dict(module.named_parameters())
+    parameters = trained(module)
     ours, theirs = ({k: tuple(v.shape) for k, v in t.items()} for t in (parameters, tensors))
     for name in ours.keys() | theirs.keys():
         if ours.get(name) != theirs.get(name):

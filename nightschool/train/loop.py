@@ -96,7 +96,7 @@ def train(
     def save() -> None:
         nonlocal saved_at, saved_step
         if saved_step != at.step:
-            tensors = dict(model.named_parameters()), optimizer.state_dict()
+            tensors = checkpoint.trained(model), optimizer.state_dict()
             checkpoint.save(root, at.step, *tensors, asdict(at), keep)
         saved_at, saved_step = time.perf_counter(), at.step
 

@@ -1,4 +1,4 @@
-"""One optimizer: Muon for the matrices inside the blocks, AdamW for embeddings, head and norms.
+"""One optimizer: Muon for the matrices inside the blocks, AdamW for embeddings, head, norms and LoRA's factors.
 
 Muon replaces each matrix's momentum by its nearest orthogonal matrix (Newton-Schulz), so that every direction moves
 equally far. Matrices of one shape are stacked and orthogonalised together: a few batched products in place of
@@ -30,6 +30,9 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     return x
 
 
+ADAMW = ("embed", "lm_head", "parametrizations")  # matrices whose names have these; the last are LoRA's factors
+
+
 class Optimizer:
     """`step(lr_scale)` updates the model from its gradients; parameters without a gradient stay as they are."""
 
@@ -56,7 +59,9 @@ class Optimizer:
         self.others: dict[str, nn.Parameter] = {}
         self.state: dict[str, Tensor] = {}
         for name, p in model.named_parameters():
-            if p.ndim == 2 and "embed" not in name and "lm_head" not in name:
+            if not p.requires_grad:
+                continue
+            if p.ndim == 2 and not any(part in name for part in ADAMW):
                 self.stacks.setdefault((min(p.shape), max(p.shape)), []).append((name, p))
                 self.state[f"{name}.momentum"] = torch.zeros_like(p)
             else:
