@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
@@ -61,7 +62,7 @@ def main(config: Config) -> dict[str, Any]:
             decay=0.0,  # school goes on from here at full rates
             save_seconds=config.save_seconds,
         )
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
+        ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,

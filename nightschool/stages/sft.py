@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
@@ -57,8 +58,8 @@ def main(config: Config) -> dict[str, Any]:
             lr_scale=config.lr_scale,
             save_seconds=config.save_seconds,
         )
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-        graduate(run, model, tokenizer, config.exam_n)
+        ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
+        ranks.first(lambda: graduate(run, model, tokenizer, config.exam_n))
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,
