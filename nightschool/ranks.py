@@ -55,7 +55,7 @@ def heard() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        why = str(error).partition("\n")[0]
+        why = str(error).partition("\n")[0].split("] ", 1)[-1].partition(". ")[0]  # gloo is talkative
         raise UserError(f"another rank is gone ({why}); the same command goes on from the last saved state") from error
 
 
