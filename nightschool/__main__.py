@@ -33,7 +33,7 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config a
     "serve": "OpenAI-compatible server with a web page",
 }
 
-SHARED = ("pretrain", "sft")  # the verbs that several ranks can share, started by torchrun
+SHARED = ("pretrain", "sft", "rl", "night")  # the verbs that several ranks can share, started by torchrun
 
 MENDS = {  # errors of the machine that the caller can mend; any other is ours and keeps its traceback
     errno.ENOSPC: "free some space, then the same command goes on",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+_alone = False  # while rank 0 makes what `first` was asked for
 TIMEOUT = timedelta(minutes=30)  # others wait so long while rank 0 examines; torchrun itself sees a death at once
 
 
@@ -30,7 +31,7 @@ def rank() -> int:
 
 
 def size() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return 1 if _alone else int(os.environ.get("WORLD_SIZE", 1))
 
 
 @contextmanager
@@ -60,12 +61,19 @@ def heard() -> Iterator[None]:
 
 
 def first(make: Callable[[], T]) -> T:
-    """What rank 0 makes, on every rank; the others wait."""
+    """What rank 0 makes, on every rank; the others wait. Whatever it calls meanwhile finds itself alone."""
+    global _alone
     if size() == 1:
         return make()
     import torch.distributed as dist
 
-    said: list[Any] = [make() if rank() == 0 else None]
+    said: list[Any] = [None]
+    if rank() == 0:
+        _alone = True
+        try:
+            said = [make()]
+        finally:
+            _alone = False
     with heard():
         dist.broadcast_object_list(said)
     return said[0]

@@ -218,6 +218,16 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_once(path: Path, make: Callable[[], None]) -> None:
+    """Call `make` where there is no `path` yet; of several ranks the first does, and the others wait for it."""
+
+    def unless_there() -> None:
+        if not path.exists():
+            make()
+
+    ranks.first(unless_there)
+
+
 def sync(path: Path) -> None:
     """Have the disk hold a file or a folder before going on."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,7 +1,8 @@
 """`nightschool rl`: practise. Harder problems than any in school, judged by a verifier alone.
 
 Each update: draw problems, try each several times, have every line judged, turn verdicts into credit, and take one
-step. Some pages of school are replayed beside them, so that nothing else is forgotten.
+step. Some pages of school are replayed beside them, so that nothing else is forgotten. But: of several ranks each
+makes all the attempts and learns from its share of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import UserError, at_least, closest
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
@@ -18,7 +20,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.rl.credit import ASSIGNERS, spread
 from nightschool.rl.update import policy
-from nightschool.runs import Costs, Run, write_jsonl
+from nightschool.runs import Costs, Run, make_once, write_jsonl
 from nightschool.tasks.attempt import Attempt, attempt
 from nightschool.tasks.exam import graduate
 from nightschool.tasks.task import Task, lines_of
@@ -52,7 +54,7 @@ class Config:
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
@@ -153,8 +155,8 @@ def main(config: Config) -> dict[str, Any]:
         def batches(cursor: dict[str, Any]) -> Iterator[Batch]:
             return practice(config, engine, lambda: engine.load(model), cursor.get("step", 0))
 
-        if not run.path("rollouts.jsonl").exists():
-            show(run, config, engine)  # before practice, where there is most to correct
+        # Before practice, where there is most to correct.
+        make_once(run.path("rollouts.jsonl"), lambda: show(run, config, engine))
         end = train(
             run,
             model,
@@ -166,8 +168,8 @@ def main(config: Config) -> dict[str, Any]:
             save_seconds=config.save_seconds,
             label="rl",
         )
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-        graduate(run, model, tokenizer, config.exam_n)
+        ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
+        ranks.first(lambda: graduate(run, model, tokenizer, config.exam_n))
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,

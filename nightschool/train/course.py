@@ -35,7 +35,7 @@ def course(
     lr_scale: float = 1.0,
     warmup: float = 0.02,
     decay: float = 0.6,
-    save_seconds: float = 30.0,
+    save_seconds: float = 600.0,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,
 ) -> Position:

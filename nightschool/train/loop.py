@@ -67,7 +67,7 @@ def train(
     num_steps: int | None = None,
     micro_tokens: int = 65_536,
     clip_norm: float = 1.0,
-    save_seconds: float = 30.0,
+    save_seconds: float = 600.0,
     keep: int = 2,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,

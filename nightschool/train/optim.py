@@ -210,6 +210,7 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         self._end_sums()  # of a backward pass that is to be repeated
+        self.missing = []
         for p in self.parameters:
             p.grad = None
 
