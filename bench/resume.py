@@ -1,6 +1,6 @@
 """Is anything lost when a run is killed? Every stage at toy size, killed again and again, against undisturbed runs.
 
-    python bench/resume.py          about ten minutes on one core; writes results/resume.json
+    python bench/resume.py          some minutes on one idle core; writes results/resume.json
 
 A trial is one run folder: its command is started and killed with SIGKILL three times, then left to finish. Moments are
 drawn in turn: any time at all (imports and exams included), after some steps, in the midst of a save, and after the
@@ -34,10 +34,10 @@ from nightschool.train import checkpoint
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "resume.json"
 STAGES = {  # verb -> its flags; each starts from the undisturbed run before it
-    "pretrain": "--tokenizer {life}/tokenizer --tokens 20480",
-    "sft": "--start {life}/pretrain --tokens 20480 --exam-n 2",
-    "rl": "--start {life}/sft --steps 6 --problems 2 --group-size 2 --max-new-tokens 24 --exam-n 2",
-    "night": "--start {life}/rl --tokens 20480 --per-document 2 --n-gate 2",
+    "pretrain": "--tokenizer {life}/tokenizer --tokens 8192",
+    "sft": "--start {life}/pretrain --tokens 8192 --exam-n 1",
+    "rl": "--start {life}/sft --steps 6 --problems 1 --group-size 2 --max-new-tokens 12 --exam-n 0",
+    "night": "--start {life}/rl --tokens 8192 --per-document 1 --n-gate 1",
 }
 COMMON = "--threads 1 --dtype float32 --save-seconds 0.1"
 MOMENTS = ("any", "step", "save", "end")
@@ -105,10 +105,10 @@ def wait_for_moment(kind: str, process: subprocess.Popen[str], out: Path, undist
         end = time.monotonic() + rng.uniform(0, undisturbed["seconds"])
         wait_for(process, lambda: time.monotonic() > end)
     elif kind == "step":
-        lines = num_lines(log) + rng.randint(1, 6)
+        lines = num_lines(log) + rng.randint(1, 3)
         wait_for(process, lambda: num_lines(log) >= lines)
     elif kind == "save":
-        lines = num_lines(log) + rng.randint(0, 4)
+        lines = num_lines(log) + rng.randint(0, 2)
         wait_for(process, lambda: num_lines(log) > lines and (state / "writing").exists())
         time.sleep(rng.uniform(0, 0.02))
     else:

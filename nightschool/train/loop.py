@@ -152,11 +152,11 @@ def train(
 @contextmanager
 def held() -> Iterator[list[int]]:
     """Hold SIGINT and SIGTERM back while the block lasts; yields the list of those that came, for it to end by itself.
-    A second one, from a user who will not wait, raises Stopped at once."""
+    A second one raises Stopped at once, for a user who will not wait; under torchrun it is the first, passed on."""
     came: list[int] = []
 
     def hold(signum: int, frame: FrameType | None) -> None:
-        if came:
+        if came and ranks.size() == 1:
             raise Stopped(signum)
         came.append(signum)
 
