@@ -263,6 +263,23 @@ def test_goes_on_from_an_earlier_state_if_the_newest_is_damaged(
     assert weights(resumed) != weights(straight)
 
 
+def test_only_what_is_trained_is_saved_and_the_rest_is_left_as_it_is(tmp_path: Path) -> None:
+    """As with LoRA: the base comes from where the run began, whatever it is."""
+
+    def half(model: nn.Module) -> Optimizer:
+        model.head.weight.requires_grad_(False)  # type: ignore[union-attr]
+        return Optimizer(model, dtype=torch.float32)
+
+    tiny_train(tmp_path, optimizer=half, num_steps=3)
+    state = checkpoint.latest(tmp_path / "state")
+    assert state is not None
+    assert state.model().keys() == {"embed.weight", "head.bias"}
+    assert state.optimizer().keys() == {f"{n}.{k}" for n in state.model() for k in ("mean", "square")} | {"num_steps"}
+    at, model = tiny_train(tmp_path, optimizer=half, num_steps=5)
+    assert at.step == 5
+    assert torch.equal(model.head.weight, Tiny().head.weight)  # type: ignore[union-attr]
+
+
 def child(out: Path) -> subprocess.Popen[str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen([sys.executable, __file__, str(out)], env=env, stdout=subprocess.PIPE, text=True)

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from nightschool import ranks
+from nightschool.__main__ import main
 from nightschool.config import Stopped, UserError
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.runs import Run
@@ -78,6 +79,7 @@ def work(out: Path, counts: str, signal_at: int, signum: int) -> None:
         num_calls += 1
         if signum and num_calls == signal_at - (at.info["step"] if at else 0) and ranks.rank() == ranks.size() - 1:
             os.kill(os.getpid(), signum)
+            os.kill(os.getpid(), signum)  # torchrun passes on what Slurm has sent to all: not a user who will not wait
         return LOSSES[counts](model, batch)
 
     optimizer = Optimizer(model, weight_decay=0.1, adam_weight_decay=0.01, dtype=torch.float32)
@@ -90,6 +92,8 @@ def rank_main(rank: int, size: int, port: int, jobs: list[tuple[Any, ...]]) -> N
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     with ranks.joined():
+        assert ranks.size() == size
+        assert ranks.first(lambda: (ranks.rank(), ranks.size(), ranks.first(lambda: 7))) == (0, 1, 7)
         for job in jobs:
             try:
                 work(*job)
@@ -171,6 +175,12 @@ def test_a_dead_rank_ends_the_run_and_the_last_state_stands(alone: Path, tmp_pat
     assert state.info["step"] == 4
     assert spawn(3, (tmp_path / "run", "one", 0, 0)) == [0] * 3
     same(tmp_path / "run", alone / "one")
+
+
+def test_a_verb_for_one_process_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["quickstart"]) == 2
+    assert capsys.readouterr().err == "nightschool: quickstart works in one process; start it without torchrun\n"
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 8, 64])
