@@ -27,6 +27,7 @@ from nightschool import ranks
 # Five steps of one quintic: singular values from 0.002 to 1 become 0.68 to 1.14. Four steps of Polar Express
 # (2505.16932) are a fifth cheaper, but blow up in bfloat16 where a gradient of rank one is a hair longer than 1.
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
+MUON, ADAMW = ("momentum",), ("mean", "square")  # what each keeps of a parameter
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,7 +49,7 @@ class Piece:
     name: str
     parameter: nn.Parameter
     rows: slice
-    kinds: tuple[str, ...]  # of its state: Muon's momentum, or AdamW's mean and square
+    kinds: tuple[str, ...]  # of its state: MUON or ADAMW
 
     @property
     def values(self) -> Tensor:
@@ -71,19 +72,19 @@ def pieces_of(model: nn.Module, num_ranks: int) -> list[Piece]:
             continue
         rows = p.shape[0]
         if p.ndim == 2 and "embed" not in name and "lm_head" not in name:
-            pieces.append(Piece(name, p, slice(0, rows), ("momentum",)))
+            pieces.append(Piece(name, p, slice(0, rows), MUON))
             continue
         share = rows // num_ranks if p.ndim == 2 else rows
         edges = [*range(0, rows, share or rows), rows]
-        pieces += [Piece(name, p, slice(a, b), ("mean", "square")) for a, b in pairwise(edges)]
+        pieces += [Piece(name, p, slice(a, b), ADAMW) for a, b in pairwise(edges)]
     return pieces
 
 
 def deal(pieces: list[Piece], num_ranks: int) -> list[Bucket]:
     """Buckets with a piece for each rank, the ones first whose gradients are there first: those of the last layers."""
-    places = {id(p): i for i, p in enumerate(dict.fromkeys(piece.parameter for piece in pieces))}
+    places = {piece: i for i, piece in enumerate(pieces)}
     alike: dict[tuple[tuple[str, ...], int], list[Piece]] = {}
-    for piece in sorted(pieces, key=lambda piece: -places[id(piece.parameter)]):
+    for piece in reversed(pieces):
         alike.setdefault((piece.kinds, piece.values.numel()), []).append(piece)
     buckets, num_dealt = list[Bucket](), 0
     for group in alike.values():
@@ -93,7 +94,7 @@ def deal(pieces: list[Piece], num_ranks: int) -> list[Bucket]:
                 bucket[num_dealt % num_ranks] = piece  # in turn, so that no rank gets all that is left over
                 num_dealt += 1
             buckets.append(bucket)
-    return sorted(buckets, key=lambda bucket: -min(places[id(piece.parameter)] for piece in bucket if piece))
+    return sorted(buckets, key=lambda bucket: -min(places[piece] for piece in bucket if piece))
 
 
 def flat(bucket: Bucket, tensor_of: Callable[[Piece], Tensor | None]) -> list[Tensor]:
@@ -132,7 +133,7 @@ class Optimizer:
         self.state = {(piece, kind): torch.zeros_like(piece.values) for piece in self.own for kind in piece.kinds}
         self.stacks: dict[tuple[int, int], list[Piece]] = {}  # own matrices by shape, the short side first
         for piece in self.own:
-            if piece.kinds == ("momentum",):
+            if piece.kinds == MUON:
                 short, long = sorted(piece.parameter.shape)
                 self.stacks.setdefault((short, long), []).append(piece)
         self.missing: list[set[nn.Parameter]] = []  # of each bucket, the gradients that its sum still waits for
@@ -179,7 +180,7 @@ class Optimizer:
         for stack in self.stacks.values():
             self._muon(stack, self.matrix_lr * lr_scale)
         for piece in self.own:
-            if piece.kinds == ("mean", "square"):
+            if piece.kinds == ADAMW:
                 self._adamw(piece, (self.norm_lr if piece.parameter.ndim == 1 else self.embed_lr) * lr_scale)
         if ranks.size() > 1:
             copies = [ranks.copy_from_owners(flat(bucket, lambda piece: piece.values)) for bucket in self.buckets]
