@@ -177,6 +177,22 @@ def test_a_dead_rank_ends_the_run_and_the_last_state_stands(alone: Path, tmp_pat
     same(tmp_path / "run", alone / "one")
 
 
+def test_sums_begin_in_the_midst_of_the_last_backward_pass_and_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    summed: list[int] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(ranks, "sum_to_owners", lambda tensors: summed.append(tensors[0].numel()) or (lambda: None))
+    model = tiny()
+    optimizer = Optimizer(model)
+    batch = next(batches({}))
+    one_count(model, batch)["loss"][0].backward()
+    assert summed == []
+    optimizer.expect()
+    one_count(model, batch)["loss"][0].backward()
+    begun = len(summed)
+    optimizer.reduce()
+    assert begun == len(summed) == len(optimizer.buckets) > 5
+
+
 def test_a_verb_for_one_process_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["quickstart"]) == 2
