@@ -34,6 +34,11 @@ def size() -> int:
     return 1 if _alone else int(os.environ.get("WORLD_SIZE", 1))
 
 
+def share(num: int) -> slice:
+    """Which of so many things are this rank's: as many as any other's, or one less or more."""
+    return slice(num * rank() // size(), num * (rank() + 1) // size())
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Meet the other ranks, and part from them at the end."""
@@ -77,6 +82,18 @@ def first(make: Callable[[], T]) -> T:
     with heard():
         dist.broadcast_object_list(said)
     return said[0]
+
+
+def gathered(items: list[T]) -> list[T]:
+    """The items of all ranks, in the order of ranks."""
+    if size() == 1:
+        return items
+    import torch.distributed as dist
+
+    lists: list[Any] = [None] * size()
+    with heard():
+        dist.all_gather_object(lists, items)
+    return [item for each in lists for item in each]
 
 
 def any_rank(*flags: bool) -> list[bool]:

@@ -1,8 +1,7 @@
 """`nightschool rl`: practise. Harder problems than any in school, judged by a verifier alone.
 
 Each update: draw problems, try each several times, have every line judged, turn verdicts into credit, and take one
-step. Some pages of school are replayed beside them, so that nothing else is forgotten. But: of several ranks each
-makes all the attempts and learns from its share of them.
+step. Some pages of school are replayed beside them, so that nothing else is forgotten.
 """
 
 from __future__ import annotations
@@ -105,8 +104,9 @@ def practice(config: Config, engine: Engine, reload: Callable[[], None], first: 
     for step in range(first, config.steps):
         reload()
         problems = draw(PRACTICE, "train", config.problems, seed=1_000_000 * config.seed + step)
-        sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step)
-        attempts = attempt(engine, PRACTICE, problems, sampling, copies=config.group_size)
+        own = ranks.share(config.problems)  # tried by this rank, each attempt with the seed that it has on any
+        sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step + own.start * config.group_size)
+        attempts = ranks.gathered(attempt(engine, PRACTICE, problems[own], sampling, copies=config.group_size))
         groups = [attempts[i : i + config.group_size] for i in range(0, len(attempts), config.group_size)]
         items = [
             to_item(tokenizer, a, credit) for group in groups for a, credit in zip(group, assign(group), strict=True)

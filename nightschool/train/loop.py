@@ -171,19 +171,18 @@ def held() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def rows(batch: Batch, a: int, b: int) -> Batch:
-    parts = {name: getattr(batch, name)[a:b] for name in ("ids", "targets", "weights")}
-    docs = None if batch.docs is None else batch.docs[a:b]
-    return replace(batch, **parts, docs=docs, streams={k: v[a:b] for k, v in batch.streams.items()})
+def rows(batch: Batch, some: slice) -> Batch:
+    parts = {name: getattr(batch, name)[some] for name in ("ids", "targets", "weights")}
+    docs = None if batch.docs is None else batch.docs[some]
+    return replace(batch, **parts, docs=docs, streams={k: v[some] for k, v in batch.streams.items()})
 
 
 def own_rows(batch: Batch) -> Batch:
     """This rank's share of a batch; if there are more ranks than rows, for some a row of which nothing counts."""
-    B, n, r = len(batch.ids), ranks.size(), ranks.rank()
-    a, b = B * r // n, B * (r + 1) // n
-    if a < b:
-        return rows(batch, a, b)
-    part = rows(batch, 0, 1)
+    own = ranks.share(len(batch.ids))
+    if own.start < own.stop:
+        return rows(batch, own)
+    part = rows(batch, slice(1))
     streams = {name: torch.zeros_like(values) for name, values in part.streams.items()}
     return replace(part, weights=torch.zeros_like(part.weights), streams=streams)
 
@@ -193,7 +192,7 @@ def split(batch: Batch, micro_tokens: int) -> list[Batch]:
     B, T = batch.ids.shape
     num_parts = math.ceil(B / max(micro_tokens // T, 1))
     edges = [B * i // num_parts for i in range(num_parts + 1)]
-    return [batch] if num_parts == 1 else [rows(batch, a, b) for a, b in pairwise(edges)]
+    return [batch] if num_parts == 1 else [rows(batch, slice(a, b)) for a, b in pairwise(edges)]
 
 
 def backward(
