@@ -135,22 +135,23 @@ def damage(out: Path, rng: random.Random) -> bool:
     return True
 
 
-def trial(verb: str, life: Path, out: Path, undisturbed: Any, moments: list[str], rng: random.Random) -> dict[str, Any]:
-    """Kill a run at these moments, those that come after its end left out; then let it finish."""
-    kills, in_save, damaged = [], 0, 0
+def trial(
+    verb: str, life: Path, out: Path, undisturbed: Any, moments: list[str], harm: bool, rng: random.Random
+) -> dict[str, Any]:
+    """Kill a run at these moments, those that come after its end left out; `harm` its newest state; let it finish."""
+    kills, in_save = [], 0
     for kind in moments:
         process = start(verb, life, out)
         wait_for_moment(kind, process, out, undisturbed, rng)
         process.send_signal(signal.SIGKILL)
-        if process.wait() != -signal.SIGKILL:
+        if process.wait() != -signal.SIGKILL or (out / "meta.json").exists():
             break
         kills.append(kind)
         in_save += (out / "state" / "writing").exists()
-        if rng.random() < 0.5:
-            damaged += damage(out, rng)
+    damaged = harm and not (out / "meta.json").exists() and damage(out, rng)
     code = finish(verb, life, out)
     same = code == 0 and ends_with(out) == undisturbed["end"]
-    told = said(out).count(" is damaged (")
+    told = " is damaged (" in said(out)
     return {"kills": kills, "in_save": in_save, "damaged": damaged, "told": told, "code": code, "identical": same}
 
 
@@ -212,7 +213,7 @@ def main(c: Config) -> Any:
                 first = KILLS_A_TRIAL * len(trials)
                 moments = [MOMENTS[(first + i) % len(MOMENTS)] for i in range(min(left, KILLS_A_TRIAL))]
                 out = Path(folder) / f"{verb}-{len(trials)}"
-                trials.append(trial(verb, life, out, undisturbed[verb], moments, rng))
+                trials.append(trial(verb, life, out, undisturbed[verb], moments, len(trials) % 2 == 0, rng))
                 print(verb, json.dumps(trials[-1]), file=sys.stderr, flush=True)
                 if trials[-1]["identical"]:
                     shutil.rmtree(out)
@@ -230,8 +231,8 @@ def summary(arms: dict[str, Any], c: Config) -> dict[str, Any]:
     full = arms["full disk"] if isinstance(arms["full disk"], list) else []
     shares = {
         "kills survived, the end bit-identical": [same for _, same in kills],
-        "trials with a damaged state that said so and ended bit-identical": [
-            t["identical"] and t["told"] >= t["damaged"] for t in damaged
+        "damaged states named, the one before taken, the end bit-identical": [
+            t["identical"] and t["told"] for t in damaged
         ],
         "full disks named, and the end bit-identical": [t["full"] and t["identical"] for t in full],
     }
