@@ -17,6 +17,7 @@ import sys
 from keyword import iskeyword
 from types import FrameType
 
+from nightschool import ranks
 from nightschool.config import BelowBar, Stopped, UserError, closest, parse
 
 VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds its Config and main
@@ -35,6 +36,8 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds
     "import": "take in a Qwen3, Qwen2 or Llama model, from a folder or the hub",
     "export": "a checkpoint for other programs: a Hugging Face directory, or GGUF for llama.cpp and Ollama",
 }
+
+SHARED = ("pretrain", "sft", "rl", "night")  # the verbs that several ranks can share, started by torchrun
 
 MENDS = {  # errors of the machine that the caller can mend; any other is ours and keeps its traceback
     errno.ENOSPC: "free some space, then the same command goes on",
@@ -63,9 +66,13 @@ def run(argv: list[str]) -> None:
         return
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb!r}{closest(verb, list(VERBS)) or '; see nightschool --help'}")
+    if ranks.size() > 1 and verb not in SHARED:
+        raise UserError(f"{verb} works in one process; start it without torchrun")
     stage = importlib.import_module(f"nightschool.stages.{verb}{'_' * iskeyword(verb)}")
-    headline = stage.main(parse(stage.Config, rest, f"nightschool {verb}"))
-    if headline is not None:
+    config = parse(stage.Config, rest, f"nightschool {verb}")
+    with ranks.joined():
+        headline = stage.main(config)
+    if headline is not None and ranks.rank() == 0:
         print(json.dumps(headline), flush=True)
 
 
@@ -82,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(argv)
     except UserError as error:
-        print(f"nightschool: {error}", file=sys.stderr)
+        who = f"nightschool, rank {ranks.rank()}" if ranks.rank() else "nightschool"
+        print(f"{who}: {error}", file=sys.stderr)
         return 2
     except BelowBar as result:
         print(f"nightschool: {result}", file=sys.stderr)
@@ -96,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
-        print(f"\nstopped; to go on: {shlex.join(['nightschool', *argv])}", file=sys.stderr)
+        if ranks.rank() == 0:
+            print(f"\nstopped; to go on: {shlex.join(['nightschool', *argv])}", file=sys.stderr)
         return 128 + signum
     return 0
 

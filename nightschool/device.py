@@ -1,6 +1,6 @@
 """The machine: threads, the allocator, and which number format it is fast in. Nothing happens at import.
 
-But: no distributed ranks yet; macOS runs on the CPU (untried).
+But: macOS runs on the CPU (untried).
 """
 
 from __future__ import annotations

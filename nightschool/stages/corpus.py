@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from nightschool import ranks
 from nightschool.config import UserError, at_least
 from nightschool.runs import Run, atomic, progress, read_json, write_jsonl
 from nightschool.tasks.world import PROBES, SKILLS, draw
@@ -217,7 +218,7 @@ def splits(run: Run, asked: tuple[str, ...], start: Path, tokenizer: Tokenizer) 
     folder = Path(asked[0])
     if not (folder / "shards").is_dir():
         folder = run.path("corpus")
-        main(Config(asked, folder, start))
+        ranks.first(lambda: main(Config(asked, folder, start)))
     if not (folder / "meta.json").exists():
         raise UserError(f"{folder} is not finished; the `nightschool corpus` that began it goes on")
     return {split: Corpus.open(folder / "shards", split, tokenizer) for split in SPLITS}

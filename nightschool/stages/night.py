@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.gate import decide
 from nightschool.night.read import Reflection, reflect, told
-from nightschool.runs import Costs, Run, read_json, read_jsonl, write_json, write_jsonl
+from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_json, write_jsonl
 from nightschool.tasks.exam import exam, interval
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
@@ -47,7 +48,7 @@ class Config:
     seed: int = 0  # of the family that moves in, and of the training
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
@@ -79,8 +80,7 @@ def sit(engine: Engine, news: News, n: int) -> dict[str, Any]:
 
 def once(path: Path, make: Callable[[], Any]) -> Any:
     """What `make` gave the first time: read from `path` on a resumed run."""
-    if not path.exists():
-        write_json(path, make())
+    make_once(path, lambda: write_json(path, make()))
     return read_json(path)
 
 
@@ -103,8 +103,11 @@ def main(config: Config) -> dict[str, Any]:
     news = newcomers(config.seed)
     evening = once(run.path("evening.json"), lambda: sit(engine, news, config.n_gate))
     written = run.path("reflections.jsonl")
-    if not written.exists():
+
+    def write() -> None:
         write_jsonl(written, map(asdict, reflect(engine, news.documents, config.per_document, config.seed)))
+
+    make_once(written, write)
     reflections = [Reflection(**row) for row in read_jsonl(written)]
     topics: dict[str, list[Document]] = {}  # one answer's questions: each is rehearsed as often as any other
     for r in reflections:
@@ -141,15 +144,11 @@ def main(config: Config) -> dict[str, Any]:
     decision = decide(evening["outcomes"], morning["outcomes"])
     if not decision.passed and not config.control:
         model, tokenizer = exchange.load(start, DTYPES[dtype])
-    exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-    write_json(
-        run.path("scores.json"),
-        {
-            "split": "dev",
-            "skills": {s: interval(sum(o), len(o)) for s, o in morning["outcomes"].items() if s in SKILLS},
-        },
-    )
-    write_json(run.path("night.json"), told_night(news, reflections, evening, morning, decision, end.seconds))
+    skills = {s: interval(sum(o), len(o)) for s, o in morning["outcomes"].items() if s in SKILLS}
+    told_of = told_night(news, reflections, evening, morning, decision, end.seconds)
+    ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
+    ranks.first(lambda: write_json(run.path("scores.json"), {"split": "dev", "skills": skills}))
+    ranks.first(lambda: write_json(run.path("night.json"), told_of))
     run.finish(
         seconds=end.seconds,
         tokens=end.tokens,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
@@ -40,7 +41,7 @@ class Config:
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
@@ -92,8 +93,9 @@ def main(config: Config) -> dict[str, Any]:
         )
         scores = {"bits_per_byte": bits_per_byte(model, dev)} if corpus else {}
         if scores:
-            write_json(run.path("scores.json"), {"split": "dev", **scores})
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD_CORPUS if corpus else CARD)
+            ranks.first(lambda: write_json(run.path("scores.json"), {"split": "dev", **scores}))
+        card = CARD_CORPUS if corpus else CARD
+        ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, card))
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import UserError, at_least, closest
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
@@ -18,7 +19,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.rl.credit import ASSIGNERS, spread
 from nightschool.rl.update import policy
-from nightschool.runs import Costs, Run, write_jsonl
+from nightschool.runs import Costs, Run, make_once, write_jsonl
 from nightschool.tasks.attempt import Attempt, attempt
 from nightschool.tasks.exam import graduate
 from nightschool.tasks.task import Task, lines_of
@@ -52,7 +53,7 @@ class Config:
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
@@ -103,8 +104,9 @@ def practice(config: Config, engine: Engine, reload: Callable[[], None], first: 
     for step in range(first, config.steps):
         reload()
         problems = draw(PRACTICE, "train", config.problems, seed=1_000_000 * config.seed + step)
-        sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step)
-        attempts = attempt(engine, PRACTICE, problems, sampling, copies=config.group_size)
+        own = ranks.share(config.problems)  # tried by this rank, each attempt with the seed that it has on any
+        sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step + own.start * config.group_size)
+        attempts = ranks.gathered(attempt(engine, PRACTICE, problems[own], sampling, copies=config.group_size))
         groups = [attempts[i : i + config.group_size] for i in range(0, len(attempts), config.group_size)]
         items = [
             to_item(tokenizer, a, credit) for group in groups for a, credit in zip(group, assign(group), strict=True)
@@ -153,8 +155,8 @@ def main(config: Config) -> dict[str, Any]:
         def batches(cursor: dict[str, Any]) -> Iterator[Batch]:
             return practice(config, engine, lambda: engine.load(model), cursor.get("step", 0))
 
-        if not run.path("rollouts.jsonl").exists():
-            show(run, config, engine)  # before practice, where there is most to correct
+        # Before practice, where there is most to correct.
+        make_once(run.path("rollouts.jsonl"), lambda: show(run, config, engine))
         end = train(
             run,
             model,
@@ -166,8 +168,8 @@ def main(config: Config) -> dict[str, Any]:
             save_seconds=config.save_seconds,
             label="rl",
         )
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-        graduate(run, model, tokenizer, config.exam_n)
+        ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
+        ranks.first(lambda: graduate(run, model, tokenizer, config.exam_n))
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange, lora
@@ -40,7 +41,7 @@ class Config:
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
@@ -94,10 +95,11 @@ def main(config: Config) -> dict[str, Any]:
             evaluate=lambda: {"bits_per_byte": bits_per_byte(model, dev)},
             eval_every=config.eval_every if corpus else 0,
         )
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD_CORPUS if corpus else CARD)
+        card = CARD_CORPUS if corpus else CARD
+        ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, card))
         scores = {"bits_per_byte": bits_per_byte(model, dev)} if corpus else {}
         exam_n = 0 if corpus and not config.world_share else config.exam_n  # of a town that it has never heard of
-        graduate(run, model, tokenizer, exam_n, **scores)
+        ranks.first(lambda: graduate(run, model, tokenizer, exam_n, **scores))
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,

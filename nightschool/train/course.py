@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from nightschool import ranks
 from nightschool.model.transformer import Transformer
 from nightschool.runs import Run
 from nightschool.text.corpus import Mixture, Source
@@ -45,7 +46,7 @@ def course(
     lr_scale: float = 1.0,
     warmup: float = 0.02,
     decay: float = 0.6,
-    save_seconds: float = 30.0,
+    save_seconds: float = 600.0,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,
 ) -> Position:
@@ -78,7 +79,7 @@ def course(
         )
 
     if minutes:
-        tokens = run.settle("tokens", lambda: int(60 * minutes * speed(model, stream({}, tokens))))
+        tokens = run.settle("tokens", lambda: int(60 * minutes * ranks.size() * speed(model, stream({}, tokens))))
     if corpus:
         caution(num_parameters(model.config), corpus.num_tokens, tokens * (1 - world_share))
     optimizer = Optimizer(
