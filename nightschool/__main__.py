@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that wait for one another spin; where another program wants a core too, GNU's default of some
     # milliseconds a time made training fifty times slower, this one five times, and an idle machine is as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is imported
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # a GPU's memory does not go to pieces
     signal.signal(signal.SIGTERM, terminate)
     try:
         run(argv)

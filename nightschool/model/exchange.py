@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nightschool.config import UserError
+from nightschool.device import place
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.runs import read_json, sync, write_json
 from nightschool.text import chat
@@ -88,7 +89,8 @@ def save(folder: Path, model: Transformer, tokenizer: Tokenizer, card: str) -> N
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transformer, Tokenizer]:
-    """A checkpoint's model, computing in `dtype`, and its tokenizer. UserError where it isn't one of ours."""
+    """A checkpoint's model on this process's device, computing in `dtype`, and its tokenizer. UserError where it
+    isn't one of ours."""
     config = model_config(folder)
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > config.vocab_size:
@@ -96,7 +98,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transformer,
     tensors = read_tensors(folder / "model.safetensors", config)
     model = Transformer(config, dtype)
     model.load_state_dict(tensors)
-    return model, tokenizer
+    return model.to(place()), tokenizer
 
 
 def is_checkpoint(folder: Path) -> bool:

@@ -84,6 +84,6 @@ def bits_per_byte(model: Transformer, tokenizer: Tokenizer, split: Split, docume
     nats, num_bytes = 0.0, 0
     for i in range(0, len(rows), 8):
         batch = collate(rows[i : i + 8], T, tokenizer.end_of_text, tokenizer.byte_lengths)
-        nats += float(next_token(model, batch)["loss"][0])
+        nats += float(next_token(model, batch.to(model.lm_head.weight.device))["loss"][0])
         num_bytes += batch.num_bytes
     return nats / math.log(2) / num_bytes

@@ -11,6 +11,7 @@ from nightschool.runs import Run
 from nightschool.text.corpus import Mixture, Source
 from nightschool.text.packing import Batch, batches, prefetch
 from nightschool.text.tokenizer import Tokenizer
+from nightschool.train.fit import prepare
 from nightschool.train.loop import Position, backward, train
 from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
@@ -63,6 +64,7 @@ def course(
     optimizer = Optimizer(
         model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay, dtype=model.dtype
     )
+    micro_tokens = prepare(model, next_token, stream({}, tokens))
     return train(
         run,
         model,
@@ -71,6 +73,7 @@ def course(
         next_token,
         schedule=lambda done: lr_scale * warm_stay_decay(done, warmup, decay),
         horizon_tokens=tokens,
+        micro_tokens=micro_tokens,
         save_seconds=save_seconds,
         evaluate=evaluate,
         eval_every=eval_every,

@@ -188,9 +188,10 @@ def backward(
     micro-batches go through once more with the counts now known (raise micro_tokens to save that).
     """
     num_positions = sum(micro.ids.numel() for micro in micros)
+    device = next(model.parameters()).device
     totals: dict[str, Tensor] = {}
     for micro in micros:
-        losses = loss_fn(model, micro)
+        losses = loss_fn(model, micro.to(device))  # the one place where training's tokens go to the GPU
         terms = []
         for name, (total, count) in losses.items():
             own = count + (count == 0)  # nothing to learn is 0, not 0/0
