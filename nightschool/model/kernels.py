@@ -71,7 +71,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, apart: Tensor | None) -> Tensor:
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> Tensor:
     B, H, T, D = q.shape
-    grouped = H != k.shape[1]
+    grouped = k.shape[1] != H
     q, k, v = (x.transpose(1, 2).reshape(B * T, -1, D) for x in (q, k, v))
     y = varlen_attn(q, k, v, starts, starts, T, T, scale=1.0, window_size=(-1, 0), enable_gqa=grouped)
     assert isinstance(y, Tensor)

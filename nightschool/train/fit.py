@@ -2,10 +2,11 @@
 
 The batch of a step stays what the plan asks for; only in how many parts it goes through the model changes, and not its
 gradient beyond rounding. Where even a small part is too much, activations are computed twice instead of kept
-(activation checkpointing, 1604.06174: about a third more compute); where that is too much, a smaller depth is asked for.
+(activation checkpointing, 1604.06174: about a third more compute); if that is too much too, a smaller depth is named.
 
 But: what is tried is forward and backward beside the optimizer's state, not the update's own temporaries, which are
-small beside the activations that are free by then. Untried on a GPU; tests run the same code on a CPU whose loss pretends.
+small beside the activations that are free by then. Practice (rl) is not fitted. Untried on a GPU; tests run the same
+code on a CPU whose loss pretends.
 """
 
 from __future__ import annotations
