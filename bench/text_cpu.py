@@ -1,12 +1,12 @@
 """What equal time on one CPU core buys of real text: ours against transformers' Qwen3 with a tuned AdamW loop.
 
-    python bench/text_cpu.py TEXT.jsonl.gz      about half an hour; resumes, a row at a time; results/text_cpu.json
+    python bench/text_cpu.py TEXT.jsonl.gz      half an hour of a core; resumes, row by row; results/text_cpu.json
 
-The same shape, tokenizer, rows, allocator and schedule on both sides, both in bfloat16 over float32 masters. Ours is
-what plan() gives, whatever comes out; theirs is the best of LRS x BATCHES on dev documents, each run as long as the
-final ones. Then, on test documents, seeds in turn. Time is what the process's one thread computes for, batches
-included, so that a busy machine costs both alike. `bits_per_byte` is computed by one function on our Transformer, into
-which their weights are loaded. But: one small text, one small shape, minutes.
+The same shape, tokenizer, rows, batch, allocator and schedule on both sides, bfloat16 over float32 masters. Ours is
+what plan() gives; theirs is the best of LRS on dev documents, each run as long as the final ones. Then, on test documents,
+seeds in turn. Time is what the process's one thread computes for, batches included, so that a busy machine costs both
+alike. Bits per byte come from one function on our Transformer, into which their weights are loaded. But: one small
+text, one small shape, minutes.
 
 A line of TEXT is an object with a "text". Documents go to dev, test or training by the hash of their text.
 """
@@ -29,6 +29,7 @@ import transformers
 import tyro
 
 from nightschool import config, device, runs
+from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
 from nightschool.text import tokenizer
 from nightschool.text.corpus import encode, epochs
@@ -42,7 +43,7 @@ from nightschool.train.plan import Plan, plan
 from nightschool.train.schedule import warm_stay_decay
 
 BAR = 0.05  # bits per byte below theirs
-LRS, BATCHES = (1e-3, 3e-3, 6e-3), (2048,)  # of theirs
+LRS = (1e-3, 3e-3, 6e-3)  # of theirs
 SPEED = 3000  # tokens a second of one core, near enough: what plan() is told of the horizon
 RESULTS = Path(__file__).parents[1] / "results" / "text_cpu.json"
 
@@ -52,7 +53,7 @@ class Config:
     """Train on real text for equal time, ours and transformers'."""
 
     text: Annotated[Path, tyro.conf.Positional]  # .jsonl.gz
-    seconds: float = 60.0  # of the process, for each run
+    seconds: float = 120.0  # of the process, for each run
     seeds: int = 3
     depth: int = 4
     vocab_size: int = 4096
@@ -75,7 +76,7 @@ class Text:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for line in file:
                 document = Document(text=json.loads(line)["text"], kind="real", info="doc")
-                documents[{0: "test", 1: "dev"}.get(int(document.id, 16) % 40, "train")].append(document)
+                documents[{0: "test", 1: "dev"}.get(int(document.id, 16) % 80, "train")].append(document)
         made = tokenizer.train((document.text for document in documents["train"]), vocab_size)
         items = {split: encode(made, those, row_length=context) for split, those in documents.items()}
         return Text(made, items, context)
@@ -104,6 +105,7 @@ def ours(planned: Plan, seed: int) -> tuple[Callable[[Batch, float], Any], Calla
     """One training step of ours, and the model."""
     model = Transformer(planned.model, torch.bfloat16)
     model.init_weights(seed)
+    instinct(model, seed)  # as pretraining begins
     rates = planned.matrix_lr, planned.embed_lr, planned.norm_lr
     optimizer = Optimizer(model, *rates, weight_decay=planned.weight_decay)
 
@@ -146,13 +148,11 @@ def theirs(planned: Plan, seed: int, lr: float) -> tuple[Callable[[Batch, float]
     return step, trained
 
 
-def row(c: Config, text: Text, arm: str, seed: int, split: str, lr: float, batch: int) -> dict[str, Any]:
-    """Train for c.seconds -> what came of it. `lr` and `batch` are theirs; ours are the plan's."""
+def row(c: Config, text: Text, arm: str, seed: int, split: str, lr: float) -> dict[str, Any]:
+    """Train for c.seconds -> what came of it. `lr` is theirs."""
     planned = plan(c.depth, int(SPEED * c.seconds), c.vocab_size, c.context)
-    if arm == "ours":
-        batch, lr = planned.batch_tokens, planned.matrix_lr
     step, trained = ours(planned, seed) if arm == "ours" else theirs(planned, seed, lr)
-    stream, num_steps = text.stream(batch, seed), 0
+    stream, num_steps = text.stream(planned.batch_tokens, seed), 0
     step(next(stream), 0.0)  # kernels are built, nothing is learned
     start = time.process_time()
     while (passed := time.process_time() - start) < c.seconds:
@@ -162,24 +162,23 @@ def row(c: Config, text: Text, arm: str, seed: int, split: str, lr: float, batch
         "arm": arm,
         "seed": seed,
         "split": split,
-        "lr": lr,
-        "batch_tokens": batch,
-        "tokens": num_steps * batch,
+        "lr": lr if arm == "transformers" else planned.matrix_lr,
+        "steps": num_steps,
+        "batch_tokens": planned.batch_tokens,
         "seconds": passed,
         "bits_per_byte": text.bits_per_byte(trained(), split),
     }
 
 
-def todo(c: Config, rows: list[dict[str, Any]]) -> list[tuple[str, int, str, float, int]]:
+def todo(c: Config, rows: list[dict[str, Any]]) -> list[tuple[str, int, str, float]]:
     """What is still to be run, in order: the sweep of theirs, then both in turn."""
-    asked = [("transformers", 1000, "dev", lr, batch) for batch in BATCHES for lr in LRS]
-    done = {(r["arm"], r["seed"], r["split"], r["lr"], r["batch_tokens"]) for r in rows}
-    if asked := [a for a in asked if a not in done]:
-        return asked
-    best = min((r for r in rows if r["split"] == "dev"), key=lambda r: r["bits_per_byte"])
-    both = {(r["arm"], r["seed"]) for r in rows if r["split"] == "test"}
+    tried = {r["lr"]: r["bits_per_byte"] for r in rows if r["split"] == "dev"}
+    if left := [("transformers", 1000, "dev", lr) for lr in LRS if lr not in tried]:
+        return left
+    best = min(tried, key=lambda lr: tried[lr])
+    done = {(r["arm"], r["seed"]) for r in rows if r["split"] == "test"}
     pairs = [(arm, seed) for seed in range(c.seeds) for arm in ("ours", "transformers")]
-    return [(arm, seed, "test", best["lr"], best["batch_tokens"]) for arm, seed in pairs if (arm, seed) not in both]
+    return [(arm, seed, "test", best) for arm, seed in pairs if (arm, seed) not in done]
 
 
 def bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -198,7 +197,12 @@ def bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(c: Config) -> dict[str, Any]:
     machine = device.set_up(1, "bfloat16")
     asked = {**asdict(c), "text": c.text.name, "rows": 0}
-    rows = runs.read_json(RESULTS)["arms"] if RESULTS.exists() else []
+    rows: list[dict[str, Any]] = []
+    if RESULTS.exists():
+        before = runs.read_json(RESULTS)
+        if before["meta"]["config"] != json.loads(json.dumps(asked, default=str)):
+            raise config.UserError(f"{RESULTS} holds rows of another configuration; move it away to start anew")
+        rows = before["arms"]
     text = Text.read(c.text, c.vocab_size, c.context)
     for _ in range(c.rows or 1000):
         left = todo(c, rows)
@@ -215,7 +219,7 @@ def main(c: Config) -> dict[str, Any]:
             "config": asked,
             "documents": {split: len(items) for split, items in text.items.items()},
         }
-        command = f"python bench/text_cpu.py {c.text.name}"
+        command = f"python bench/text_cpu.py {c.text.name} --seconds {c.seconds:g} --seeds {c.seeds}"
         runs.write_json(RESULTS, {"command": command, "meta": meta, "arms": rows, "bars": bars(rows)})
     return {bar["name"]: bar["value"] for bar in bars(rows)}
 

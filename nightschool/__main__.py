@@ -20,6 +20,8 @@ from nightschool.config import BelowBar, Stopped, UserError, closest, parse
 
 VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config and main
     "quickstart": "one whole day and one night on the embedded world, small enough for a CPU",
+    "speedrun": "the same life at real scale: real text, --depth, one GPU or torchrun on many",
+    "doctor": "before a paid minute: kernels against a reference, what fits, hours and dollars",
     "tokenizer": "train the tokenizer on the world's text",
     "pretrain": "read: train a model from scratch on raw text",
     "sft": "go to school: train on conversations with worked answers",
