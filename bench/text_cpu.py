@@ -3,7 +3,7 @@
     python bench/text_cpu.py TEXT.jsonl.gz      half an hour of a core; resumes, row by row; results/text_cpu.json
 
 The same shape, tokenizer, rows, batch, allocator and schedule on both sides, bfloat16 over float32 masters. Ours is
-what plan() gives; theirs is the best of LRS on dev documents, each run as long as the final ones. Then, on test documents,
+what plan() gives; theirs is the best of LRS on dev documents, each run as long as the final ones. Then, on test ones,
 seeds in turn. Time is what the process's one thread computes for, batches included, so that a busy machine costs both
 alike. Bits per byte come from one function on our Transformer, into which their weights are loaded. But: one small
 text, one small shape, minutes.
