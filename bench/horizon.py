@@ -27,8 +27,8 @@ def day(life: Path, scale: float) -> tuple[Path, Path]:
         return life / "pretrain", life / "sft"
     folder = life.parent / f"{life.name}-horizon"
     read, school = folder / f"pretrain-{scale:.2f}", folder / f"sft-{scale:.2f}"
-    pretrain.main(pretrain.Config(read, life / "tokenizer", tokens=round(scale * pretrain.Config.tokens)))
-    sft.main(sft.Config(school, read, tokens=round(scale * sft.Config.tokens), exam_n=0))
+    pretrain.main(pretrain.Config(read, life / "tokenizer", tokens=round(scale * pretrain.TOKENS)))
+    sft.main(sft.Config(school, read, tokens=round(scale * sft.TOKENS), exam_n=0))
     return read, school
 
 

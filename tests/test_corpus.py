@@ -1,10 +1,9 @@
 import random
-from pathlib import Path
 
 import pytest
 
 from nightschool.config import UserError
-from nightschool.text.corpus import Mixture, encode, epochs, read, windows
+from nightschool.text.corpus import Mixture, encode, epochs, windows
 from nightschool.text.document import Document, Message, in_pieces
 from nightschool.text.packing import Item
 from nightschool.text.tokenizer import Tokenizer, train
@@ -82,52 +81,6 @@ def test_epochs_shuffle_and_end(tokenizer: Tokenizer) -> None:
     assert sorted(chunk(0)) == sorted(chunk(1)) == items
     assert chunk(0) != chunk(1)
     assert chunk(2) == []
-
-
-def test_read(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("\ufeffIt rained.\r\nEverywhere.".encode())
-    (tmp_path / "b.jsonl").write_text(
-        '{"text": "One\\u2028two."}\n\n'
-        '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Good morning."}],'
-        ' "tools": ["lookup"]}\n'
-    )
-    assert [(d.text, d.messages, d.tools, d.kind, d.info) for d in read(tmp_path)] == [
-        ("It rained.\r\nEverywhere.", (), (), "real", "doc"),
-        ("One\u2028two.", (), (), "real", "doc"),
-        ("", TALK, ("lookup",), "real", "doc"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", None, "cannot read .*a.txt: No such file"),
-        ("a.txt", b"", "a.txt is empty"),
-        ("a.txt", b" \n ", "a.txt is empty"),
-        ("a.txt", b"\x89PNG\0\0", "binary"),
-        ("a.txt", b"caf\xe9 au lait", "not UTF-8 at byte 3"),
-        ("a.pdf", b"%PDF", "must be a .txt or .jsonl"),
-        ("a.jsonl", b'{"text": "x"}\n{"text"', "cannot read .*a.jsonl line 2 as JSON"),
-        ("a.jsonl", b"[" * 100_000, "line 1 as JSON"),
-        ("a.jsonl", b'{"prompt": "x"}', 'line 1 needs a "text" or a list of "messages"'),
-        ("a.jsonl", b'{"messages": []}', 'needs a "text" or a list of "messages"'),
-        ("a.jsonl", b'{"text": "\\ud800"}', "line 1 .*surrogates"),
-        ("a.jsonl", b'{"messages": [{"role": "god"}]}', "line 1: a message needs a role"),
-        ("a.jsonl", b'{"messages": [{"role": "user", "content": "Hi"}]}', "no assistant turn"),
-        ("a.jsonl", b'{"messages": [{"role": "user"}], "tools": [7]}', "tools.* must be a list of names"),
-    ],
-)
-def test_read_refuses(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message) as error:
-        read(tmp_path / name)
-    assert "\n" not in str(error.value)
-
-
-def test_read_refuses_a_folder_without_texts(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no \.txt or \.jsonl files in"):
-        read(tmp_path)
 
 
 def test_only_what_can_be_known_is_learned(tokenizer: Tokenizer) -> None:

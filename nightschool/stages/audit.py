@@ -27,7 +27,7 @@ from nightschool.night.collapse import HEADLINE, audit
 from nightschool.night.diversity import Measured, ratio
 from nightschool.runs import Run, progress, write_json, write_text
 from nightschool.serve.client import answer
-from nightschool.text.corpus import document_from
+from nightschool.text.sources import document_from
 
 Json = dict[str, Any]
 

@@ -1,28 +1,38 @@
-"""`nightschool sft`: go to school. The model learns conversations with worked answers, and only what it says."""
+"""`nightschool sft`: go to school. The model learns conversations, and only what it says in them: the town's with
+worked answers, or any others, or both."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nightschool.config import at_least
+from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
-from nightschool.runs import Costs, Run
+from nightschool.model.transformer import ModelConfig
+from nightschool.runs import Costs, Run, read_json
+from nightschool.stages.corpus import splits
 from nightschool.tasks.exam import graduate
-from nightschool.train.course import course
-from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
+from nightschool.train.course import bits_per_byte, course, held_out
+from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
 from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town: it answers questions with worked steps."
+CARD_CORPUS = "A small model of the Qwen3 architecture, raised from raw text and taught by conversations."
+TOKENS = QUICKSTART.horizon_tokens * 3 // 5  # of the town
+EPOCHS = 2  # of a corpus
 
 
 @dataclass(frozen=True)
 class Config:
     out: Path = Path("life/sft")  # the run folder
     start: Path = Path("life/pretrain")  # the run to go on from
-    tokens: int = QUICKSTART.horizon_tokens * 3 // 5  # the horizon, prompts counted
+    tokens: int | None = None  # the horizon, prompts counted; None = three fifths of quickstart's, or a corpus twice
+    corpus: tuple[str, ...] = ()  # a run of `nightschool corpus`, or sources as it takes them; none = the town
+    world_share: float = 0.0  # with a corpus: of the tokens, the town's
+    eval_every: int = 250  # with a corpus: steps between measurements of held-out bits per byte; 0 = the end alone
+    eval_bytes: int = 500_000  # of held-out conversations
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
     lr_scale: float = 1.0  # of pretraining's learning rates
     exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
@@ -33,8 +43,19 @@ class Config:
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "tokens")
-        at_least(self, 0, "exam_n", "minutes", "lr_scale", "threads", "save_seconds")
+        at_least(self, 1, "tokens", "eval_bytes")
+        at_least(self, 0, "eval_every", "world_share", "exam_n", "minutes", "lr_scale", "threads", "save_seconds")
+        if self.world_share >= 1:
+            raise UserError(f"world_share must be below 1; got {self.world_share}; without --corpus all is the town's")
+
+
+def plan_of(model: ModelConfig, tokens: int) -> tuple[Plan, int]:
+    """How a model that is there goes on learning, and the positions of a row. Nothing decays: it would be forgotten."""
+    if model == QUICKSTART.model:
+        return QUICKSTART, QUICKSTART_ROW
+    row_length = min(model.max_position_embeddings, 2048)
+    of_depth = plan(model.num_hidden_layers, max(tokens, 1000 * row_length), model.vocab_size, row_length)
+    return replace(of_depth, weight_decay=0.0), row_length
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -44,29 +65,43 @@ def main(config: Config) -> dict[str, Any]:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
         device = set_up(config.threads, dtype)
         model, tokenizer = exchange.load(start, DTYPES[dtype])
+        corpus = splits(run, config.corpus, start, tokenizer) if config.corpus else None
+        tokens = config.tokens or TOKENS
+        if corpus and not config.tokens:
+            tokens = int(EPOCHS * corpus["train"].num_tokens / (1 - config.world_share))
+        plan, row_length = plan_of(model.config, tokens)
+        dev = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
         end = course(
             run,
             model,
             tokenizer,
-            QUICKSTART,
+            plan,
             school.study,
-            tokens=config.tokens,
+            corpus=corpus["train"] if corpus else None,
+            world_share=config.world_share if corpus else 1.0,
+            tokens=tokens,
             minutes=config.minutes,
             seed=config.seed,
-            row_length=QUICKSTART_ROW,
+            row_length=row_length,
             lr_scale=config.lr_scale,
             save_seconds=config.save_seconds,
+            evaluate=lambda: {"bits_per_byte": bits_per_byte(model, dev)},
+            eval_every=config.eval_every if corpus else 0,
         )
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-        graduate(run, model, tokenizer, config.exam_n)
+        exchange.save(run.path("checkpoint"), model, tokenizer, CARD_CORPUS if corpus else CARD)
+        knows_town = not corpus or config.world_share > 0
+        scores = {"bits_per_byte": bits_per_byte(model, dev)} if corpus else {}
+        graduate(run, model, tokenizer, config.exam_n if knows_town else 0, **scores)
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,
-            flops=end.tokens * flops_per_token(model.config, QUICKSTART_ROW),
+            flops=end.tokens * flops_per_token(model.config, row_length),
             device=device.name,
             threads=device.threads,
             dtype=dtype,
             loss=end.loss,
             refused=end.refused,
         )
-    return {name: run.meta[name] for name in ("seconds", "tokens", "loss")}
+    scores = read_json(run.path("scores.json")) if config.corpus else {}
+    headline = {name: run.meta[name] for name in ("seconds", "tokens", "loss")}
+    return headline | {name: scores[name] for name in scores if name == "bits_per_byte"}

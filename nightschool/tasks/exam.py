@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
@@ -18,9 +16,8 @@ from nightschool.tasks.attempt import attempt, complete
 from nightschool.tasks.task import Task, lines_of
 from nightschool.tasks.world import SKILLS, draw
 from nightschool.text.corpus import encode
-from nightschool.text.packing import collate, pack
 from nightschool.text.tokenizer import Tokenizer
-from nightschool.train.losses import next_token
+from nightschool.train import course
 from nightschool.world.problem import Split
 from nightschool.world.prose import prose
 
@@ -61,11 +58,11 @@ def exam(
     return scores, samples
 
 
-def graduate(run: Run, model: Transformer, tokenizer: Tokenizer, n: int) -> None:
-    """The dev exam that ends a stage, n problems a skill: its scores.json. n = 0: none."""
-    if n:
-        skills, _ = exam(Engine(model, tokenizer, slots=128), SKILLS, "dev", n)
-        write_json(run.path("scores.json"), {"split": "dev", "skills": skills})
+def graduate(run: Run, model: Transformer, tokenizer: Tokenizer, n: int, **scores: float) -> None:
+    """The dev exam that ends a stage, n problems a skill, and other scores of it: its scores.json. n = 0: no exam."""
+    skills = exam(Engine(model, tokenizer, slots=128), SKILLS, "dev", n)[0] if n else {}
+    if skills or scores:
+        write_json(run.path("scores.json"), {"split": "dev", "skills": skills, **scores})
 
 
 def off_template(engine: Engine) -> list[dict[str, str]]:
@@ -75,15 +72,9 @@ def off_template(engine: Engine) -> list[dict[str, str]]:
     return [{"prompt": turn, "answer": answer} for turn, answer in zip(turns, answers, strict=True)]
 
 
-@torch.no_grad()
 def bits_per_byte(model: Transformer, tokenizer: Tokenizer, split: Split, documents: int = 200) -> float:
     """Bits the model needs per byte of raw prose of a split's own towns; comparable across tokenizers."""
     rng = random.Random(f"prose {split}")
     T = model.config.max_position_embeddings
-    rows = pack(encode(tokenizer, [prose(rng, split) for _ in range(documents)], row_length=T), T)
-    nats, num_bytes = 0.0, 0
-    for i in range(0, len(rows), 8):
-        batch = collate(rows[i : i + 8], T, tokenizer.end_of_text, tokenizer.byte_lengths)
-        nats += float(next_token(model, batch.to(model.lm_head.weight.device))["loss"][0])
-        num_bytes += batch.num_bytes
-    return nats / math.log(2) / num_bytes
+    items = encode(tokenizer, [prose(rng, split) for _ in range(documents)], row_length=T)
+    return course.bits_per_byte(model, course.in_batches(items, tokenizer, T))

@@ -1,19 +1,16 @@
-"""Documents -> token sequences: a seeded mixture of endless sources, and the files a user brings.
+"""Documents -> token sequences: a seeded mixture of endless sources.
 
 A text ends in <|endoftext|> and is trained on whole, or on those of its pieces that are learned; of a conversation,
 what the assistant says. Documents with no information behind them (info="none") are refused outside a control arm.
-But: no deduplication or filtering, and user files are held in memory.
+Files are read by sources.py, and go through shards.py.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from nightschool.config import UserError
 from nightschool.text import chat
@@ -119,65 +116,3 @@ def epochs(items: Sequence[Item], num_epochs: int, seed: int) -> Callable[[int],
         return random.Random(f"{seed} {i}").sample(items, len(items))
 
     return chunk
-
-
-def read(path: Path) -> list[Document]:
-    """A user's .txt or .jsonl file, or a folder of them -> documents. UserError for whatever is wrong.
-
-    A .txt file is one text; a line of .jsonl an object with "text", or "messages" (and names of "tools").
-    """
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".jsonl") and p.is_file())
-        if not files:
-            raise UserError(f"no .txt or .jsonl files in {path}")
-        return [document for file in files for document in read(file)]
-    if path.suffix not in (".txt", ".jsonl"):
-        raise UserError(f"{path} must be a .txt or .jsonl file, or a folder of them")
-    text = read_text(path)
-    if path.suffix == ".txt":
-        return [Document(text=text, kind="real", info="doc")]
-    return [
-        document_from(line, f"{path} line {number}")
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip()
-    ]
-
-
-def read_text(path: Path) -> str:
-    """A file's text. UserError if it is missing, unreadable, empty, binary or not UTF-8."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if not data.strip():
-        raise UserError(f"{path} is empty")
-    if b"\0" in data:
-        raise UserError(f"{path} is a binary file; give text")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 at byte {error.start}; convert it, as with `iconv`") from None
-
-
-def document_from(line: str, place: str) -> Document:
-    """One line of a .jsonl file -> its document. UserError names the place."""
-    try:
-        record: Any = json.loads(line)
-        json.dumps(record, ensure_ascii=False).encode()  # a lone surrogate could not be tokenized
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {place} as JSON: {error}") from None
-    record = record if isinstance(record, dict) else {}
-    text, messages, tools = record.get("text"), record.get("messages"), record.get("tools") or []
-    if isinstance(text, str) and text:
-        return Document(text=text, kind="real", info="doc")
-    if not (isinstance(messages, list) and messages):
-        raise UserError(f'{place} needs a "text" or a list of "messages"')
-    if not (isinstance(tools, list) and all(isinstance(tool, str) for tool in tools)):
-        raise UserError(f'{place}: "tools" must be a list of names')
-    try:
-        turns = tuple(chat.message_from(message) for message in messages)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from None
-    if not any(turn.role == "assistant" for turn in turns):
-        raise UserError(f"{place} has no assistant turn, so there is nothing to learn from it")
-    return Document(messages=turns, tools=tuple(tools), kind="real", info="doc")

@@ -27,9 +27,9 @@ T = TypeVar("T")
 class Item(NamedTuple):
     """One tokenized document. A stream's numbers are per token, and go where that token is the target."""
 
-    ids: Sequence[int]
-    mask: Sequence[float]  # per token: the weight of its loss; 0 = not trained on
-    streams: dict[str, Sequence[float]] = {}  # noqa: RUF012 (never written to)
+    ids: Sequence[int] | np.ndarray
+    mask: Sequence[float] | np.ndarray  # per token: the weight of its loss; 0 = not trained on
+    streams: dict[str, Sequence[float] | np.ndarray] = {}  # noqa: RUF012 (never written to)
     num_cropped: int = 0
 
     @property

@@ -9,7 +9,10 @@ Sources: Sennrich 2016 (1508.07909); GPT-2's byte alphabet; the split pattern of
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +64,11 @@ class Tokenizer:
 
     def stream(self) -> Stream:
         return Stream(self.token_bytes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells this vocabulary from all others."""
+        return hashlib.blake2b(self.backend.to_str().encode(), digest_size=16).hexdigest()
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
@@ -121,6 +129,16 @@ class Stream:
     def end(self) -> str:
         """What is left: U+FFFD where the last character never became whole."""
         return self.decoder.decode(b"", final=True)
+
+
+def script_of(text: str) -> str:
+    """'Où est Mara?' -> 'latin': the script of most letters, of some 200 looked at; 'none' without letters.
+
+    Unicode's own names of letters begin with it; Chinese is 'cjk', Japanese 'hiragana', 'katakana' or 'cjk'.
+    """
+    names = (unicodedata.name(c, "none") for c in text[:: len(text) // 200 + 1] if c.isalpha())
+    found = Counter(name.split()[0] for name in names).most_common(1)
+    return found[0][0].lower() if found else "none"
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:

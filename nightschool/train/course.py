@@ -1,23 +1,32 @@
-"""A course: learn from a mixture of sources for so many tokens. Pretraining and fine-tuning are courses."""
+"""A course: learn from a mixture of sources, a corpus, or both for so many tokens. Pretraining and fine-tuning are
+courses."""
 
 from __future__ import annotations
 
+import math
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from nightschool.model.transformer import Transformer
 from nightschool.runs import Run
 from nightschool.text.corpus import Mixture, Source
-from nightschool.text.packing import Batch, batches, prefetch
+from nightschool.text.packing import Batch, Item, batches, collate, pack, prefetch
+from nightschool.text.shards import Corpus
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.fit import prepare
 from nightschool.train.loop import Position, backward, train
 from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
-from nightschool.train.plan import Plan
+from nightschool.train.plan import Plan, num_parameters
 from nightschool.train.schedule import warm_stay_decay
 from nightschool.world.school import SOURCES
+
+CHUNK_TOKENS = 65_536  # that are packed together: the more, the fuller the rows
+MAX_EPOCHS = 4  # up to which text read again is nearly as good as new (2305.16264)
 
 
 def course(
@@ -28,6 +37,8 @@ def course(
     shares: Callable[[float], Mapping[str, float]],
     *,
     sources: Mapping[str, Source] = SOURCES,
+    corpus: Corpus | None = None,
+    world_share: float = 1.0,
     tokens: int,
     minutes: float = 0.0,
     seed: int,
@@ -41,6 +52,7 @@ def course(
 ) -> Position:
     """Train on the world's sources in these shares (progress 0..1 -> source -> share) for a horizon in tokens.
 
+    corpus: documents to learn from beside the sources, which keep world_share of the tokens.
     minutes: if not 0, turned into tokens once, at this machine's speed, and recorded in config.json.
     row_length: positions of a row, in which documents stand side by side, each attending to itself alone. A batch is
     thus a mixture of everything; batches of like length were measured to learn more slowly (LOG.md).
@@ -48,9 +60,16 @@ def course(
     """
 
     def stream(cursor: dict[str, Any], horizon: int) -> Iterator[Batch]:
-        mixture = Mixture(tokenizer, sources, shares, seed, horizon_tokens=horizon, row_length=row_length)
+        size = max(CHUNK_TOKENS, 8 * plan.batch_tokens) if corpus else CHUNK_TOKENS
+        of_world, of_horizon = (round(world_share * n) for n in (size, horizon))
+        mixture = Mixture(tokenizer, sources, shares, seed, of_world, of_horizon, row_length)
+
+        def chunk(i: int) -> list[Item]:
+            items = mixture.chunk(i) if of_world else []
+            return items + corpus.chunk(i, seed, size - of_world, row_length) if corpus else items
+
         return batches(
-            mixture.chunk,
+            chunk,
             tokens_per_batch=plan.batch_tokens,
             row_length=row_length,
             pad_id=tokenizer.end_of_text,
@@ -61,6 +80,8 @@ def course(
 
     if minutes:
         tokens = run.settle("tokens", lambda: int(60 * minutes * speed(model, stream({}, tokens))))
+    if corpus:
+        caution(num_parameters(model.config), corpus.num_tokens, tokens * (1 - world_share))
     optimizer = Optimizer(
         model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay, dtype=model.dtype
     )
@@ -91,3 +112,39 @@ def speed(model: Transformer, stream: Iterator[Batch], seconds: float = 5.0) -> 
         tokens += batch.ids.numel()
     model.zero_grad()
     return tokens / passed
+
+
+def caution(parameters: int, corpus_tokens: int, tokens: float) -> None:
+    """Say so where a model will rather learn a corpus by heart."""
+    if (epochs := tokens / corpus_tokens) > MAX_EPOCHS:
+        mend = "more text, or fewer --tokens, would serve it better"
+        print(f"the corpus will be read {epochs:.1f} times; {mend}", file=sys.stderr)
+    if parameters > corpus_tokens:
+        what = f"{parameters:,} parameters for {corpus_tokens:,} tokens of text"
+        print(f"{what}: a smaller --depth would generalise better", file=sys.stderr)
+
+
+def held_out(corpus: Corpus, tokenizer: Tokenizer, num_bytes: int, row_length: int) -> list[Batch]:
+    """About num_bytes of a dev split, as batches: whole documents, the same ones whatever the tokenizer."""
+    items, found = list[Item](), 0
+    lengths = torch.tensor(tokenizer.byte_lengths).numpy()
+    for i in range(corpus.num_documents):
+        if found >= num_bytes:
+            break
+        found += int(lengths[corpus.item(i).ids].sum())
+        items += corpus.items([i], row_length)
+    return in_batches(items, tokenizer, row_length)
+
+
+def in_batches(items: Sequence[Item], tokenizer: Tokenizer, row_length: int, num_rows: int = 8) -> list[Batch]:
+    rows = pack(items, row_length)
+    parts = [rows[i : i + num_rows] for i in range(0, len(rows), num_rows)]
+    return [collate(part, row_length, tokenizer.end_of_text, tokenizer.byte_lengths) for part in parts]
+
+
+@torch.no_grad()
+def bits_per_byte(model: Transformer, batches: Sequence[Batch]) -> float:
+    """Bits that the model needs per byte of what is learned in these batches; comparable across tokenizers."""
+    device = model.lm_head.weight.device
+    nats = sum(float(next_token(model, batch.to(device))["loss"][0]) for batch in batches)
+    return nats / math.log(2) / sum(batch.num_bytes for batch in batches)
