@@ -7,7 +7,7 @@ from nightschool.config import UserError
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.text.packing import Batch
 from nightschool.train.fit import fit, prepare
-from nightschool.train.loop import backward, split
+from nightschool.train.loop import backward
 from nightschool.train.losses import Losses, next_token
 
 
@@ -59,12 +59,12 @@ def test_a_cpu_takes_it_as_it_is() -> None:
     assert prepare(model(), memory(0, 0), iter([])) > 1024
 
 
-def test_parts_and_recomputing_leave_the_gradient_as_it_is() -> None:
-    whole, parts = model(), model()
-    parts.model.recompute = True
-    backward(whole, next_token, [batch()])
-    backward(parts, next_token, split(batch(), 32))
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+def test_recomputing_leaves_the_gradient_as_it_is() -> None:
+    kept, twice = model(), model()
+    twice.model.recompute = True
+    for made in (kept, twice):
+        backward(made, next_token, [batch()])
+    for a, b in zip(kept.parameters(), twice.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
 
 
@@ -72,5 +72,8 @@ def test_parts_and_recomputing_leave_the_gradient_as_it_is() -> None:
 def test_a_gpu_step_equals_a_cpu_step() -> None:
     here, there = model(), model().to("cuda")
     assert prepare(there, next_token, iter([batch()])) >= 16
-    losses = [backward(m, next_token, [batch()])["loss"] for m in (here, there)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    for made in (here, there):
+        backward(made, next_token, [batch()])
+    for a, b in zip(here.parameters(), there.parameters(), strict=True):
+        assert b.grad is not None
+        torch.testing.assert_close(a.grad, b.grad.cpu(), rtol=1e-2, atol=1e-4)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nightschool.model import fused, kernels
+from nightschool.model import fused, kernels, transformer
 from nightschool.model.kernels import attention_checks, check, document_bias, plain_attention, starts
+from nightschool.model.transformer import ModelConfig, Transformer
 
 CPU = torch.device("cpu")
 
@@ -58,17 +59,23 @@ def test_documents_by_their_starts_are_documents_by_mask() -> None:
             torch.testing.assert_close(plain_attention(*alone, bias)[0], masked[a:b])
 
 
-def test_plain_formulas_equal_those_by_hand() -> None:
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the compiler's own making
+def test_a_gpu_computes_the_same_and_compiles_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of a GPU, on the CPU: plain formulas and torch's attention, blocks compiled without a graph break."""
+    model = Transformer(ModelConfig(61, 32, 48, 2, 4, 2, 8, 64))
     g = torch.Generator().manual_seed(0)
-    H, G, T, D = 4, 2, 6, 8
-    qkv, weight = torch.randn(2, T, H + 2 * G, D, generator=g), torch.rand(H + G, D, generator=g)
-    cos, sin = torch.randn(T, 1, D, generator=g), torch.randn(T, 1, D, generator=g)
-    for plain, ours in zip(
-        fused.plain_normalize_rotate(qkv, weight, cos, sin, H, 1e-6),
-        fused.normalize_rotate(qkv, weight, cos, sin, H, 1e-6),
-        strict=True,
-    ):
-        torch.testing.assert_close(plain, ours)
+    for p in model.parameters():
+        p.data.normal_(float(p.ndim == 1), 0.2, generator=g)
+    ids, docs = torch.randint(61, (2, 20), generator=g), (torch.arange(20) // 7).expand(2, 20)
+    by_hand = [y.detach() for y in (model(ids), model(ids, docs))]
+    for name in ("normalize", "normalize_rotate", "swiglu"):
+        monkeypatch.setattr(transformer, name, getattr(fused, f"plain_{name}"))
+    monkeypatch.setattr(kernels, "attend", kernels.sdpa)
+    for block in model.model.layers:
+        block.compile(backend="aot_eager", fullgraph=True)
+    for expected, y in zip(by_hand, (model(ids), model(ids, docs)), strict=True):
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+    model(ids, docs).sum().backward()
 
 
 @pytest.mark.gpu

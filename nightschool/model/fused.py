@@ -149,18 +149,26 @@ class SwiGLU(Function):
         return torch.ops.aten.silu_backward(grad * up, gate), grad * silu
 
 
+def plain_normalize(x: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
 def plain_normalize_rotate(
     qkv: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, H: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """NormalizeRotate as a formula. q, k and v are views (B, heads, T, D) of tensors (B, T, heads, D)."""
     q_and_k, v = qkv.split((len(weight), qkv.shape[2] - len(weight)), dim=2)
-    y = F.rms_norm(q_and_k, q_and_k.shape[-1:], eps=eps) * weight
+    y = plain_normalize(q_and_k, eps) * weight
     rotated = y * cos + y.roll(y.shape[-1] // 2, -1) * sin
     return rotated[:, :, :H].transpose(1, 2), rotated[:, :, H:].transpose(1, 2), v.transpose(1, 2)
 
 
+def plain_swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate) * up
+
+
 def normalize(x: Tensor, eps: float) -> Tensor:
-    return F.rms_norm(x, x.shape[-1:], eps=eps) if x.is_cuda else Normalize.apply(x, eps)
+    return (plain_normalize if x.is_cuda else Normalize.apply)(x, eps)
 
 
 def normalize_rotate(
@@ -170,7 +178,7 @@ def normalize_rotate(
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    return F.silu(gate) * up if gate.is_cuda else SwiGLU.apply(gate, up)
+    return (plain_swiglu if gate.is_cuda else SwiGLU.apply)(gate, up)
 
 
 causal_attention = CausalAttention.apply

@@ -62,14 +62,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, apart: Tensor | None) -> Tensor:
     """
     if not q.is_cuda:
         return causal_attention(q, k, v, apart)
-    if apart is not None and apart.ndim == 1:
-        return varlen_attention(q, k, v, apart)
+    return varlen_attention(q, k, v, apart) if apart is not None and apart.ndim == 1 else sdpa(q, k, v, apart)
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, apart: Tensor | None) -> Tensor:
+    """By a mask or none, on the kernel that torch takes first."""
     grouped = q.shape[1] != k.shape[1]
     y = F.scaled_dot_product_attention(q, k, v, apart, is_causal=apart is None, scale=1.0, enable_gqa=grouped)
     return y.transpose(1, 2)
 
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> Tensor:
+    """By where documents start in the flattened batch: nothing is computed between documents."""
     B, H, T, D = q.shape
     grouped = k.shape[1] != H
     q, k, v = (x.transpose(1, 2).reshape(B * T, -1, D) for x in (q, k, v))

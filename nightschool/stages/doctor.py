@@ -149,16 +149,14 @@ def all_checks(model: ModelConfig, dtype: torch.dtype) -> list[Check]:
     def plain_rotated(qkv: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return torch.cat(fused.plain_normalize_rotate(qkv, weight, cos, sin, H, eps), dim=1)
 
-    def plain_swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        return gate / (1 + (-gate).exp()) * up
-
-    def plain_normalize(x: torch.Tensor) -> torch.Tensor:
-        return x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
-
     where = device, dtype
-    checks.append(kernels.check("normalize", lambda x: fused.normalize(x, eps), plain_normalize, [(T, C)], *where))
+    checks.append(
+        kernels.check(
+            "normalize", lambda x: fused.normalize(x, eps), lambda x: fused.plain_normalize(x, eps), [(T, C)], *where
+        )
+    )
     checks.append(kernels.check("rotate", rotated, plain_rotated, [(1, T, H + 2 * G, D), (H + G, D)], *where))
-    checks.append(kernels.check("swiglu", fused.swiglu, plain_swiglu, [(T, C), (T, C)], *where))
+    checks.append(kernels.check("swiglu", fused.swiglu, fused.plain_swiglu, [(T, C), (T, C)], *where))
     return [*checks, muon_check(dtype), step_check(dtype)]
 
 
