@@ -150,7 +150,8 @@ def theirs(planned: Plan, seed: int, lr: float) -> tuple[Callable[[Batch, float]
 
 def row(c: Config, text: Text, arm: str, seed: int, split: str, lr: float) -> dict[str, Any]:
     """Train for c.seconds -> what came of it. `lr` is theirs."""
-    planned = plan(c.depth, int(SPEED * c.seconds), c.vocab_size, c.context)
+    horizon = max(int(SPEED * c.seconds), 1000 * c.context)  # the least that plan() takes
+    planned = plan(c.depth, horizon, c.vocab_size, c.context)
     step, trained = ours(planned, seed) if arm == "ours" else theirs(planned, seed, lr)
     stream, num_steps = text.stream(planned.batch_tokens, seed), 0
     step(next(stream), 0.0)  # kernels are built, nothing is learned
