@@ -29,7 +29,7 @@ def test_what_would_cost_money_later_is_exit_code_1(tmp_path: Path, monkeypatch:
     broken = Check("whole step", math.nan, 1e-3, 0.0)
     monkeypatch.setattr(doctor, "step_check", lambda dtype: broken)
     monkeypatch.setattr(doctor, "disk_bytes", lambda planned: 1e18)
-    with pytest.raises(BelowBar, match="whole step is wrong") as raised:
+    with pytest.raises(BelowBar, match="whole step computes wrongly") as raised:
         doctor.main(doctor.Config(tmp_path, **QUICK))  # type: ignore[arg-type]
     assert "choose another disk" in str(raised.value)
     assert not any(row["fits"] for row in raised.value.headline["ladder"])

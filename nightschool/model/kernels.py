@@ -179,8 +179,9 @@ def check(
 
 
 def with_gradients(kernel: Kernel, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The kernel's output, and its gradients where the output's are a fixed wave."""
-    leaves = [x.clone().requires_grad_() for x in inputs]
-    y = kernel(*leaves)
-    wave = torch.arange(y.numel(), device=y.device, dtype=torch.float32).cos().to(y.dtype).view(y.shape)
-    return [y.detach(), *torch.autograd.grad(y, leaves, wave)]
+    """The kernel's output, and its gradients where the output's are a fixed wave; also amid an evaluation."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        y = kernel(*leaves)
+        wave = torch.arange(y.numel(), device=y.device, dtype=torch.float32).cos().to(y.dtype).view(y.shape)
+        return [y.detach(), *torch.autograd.grad(y, leaves, wave)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nightschool.text.packing import Batch
 
 CHUNK = 1024  # tokens whose logits exist at a time: what a CPU's cache likes
-GPU_CHUNK = 8192  # as large as a GPU needs to be busy: 1.5 GB of logits at a vocabulary of 32,768
+GPU_CHUNK = 8192  # what keeps a GPU busy: half a gigabyte of bfloat16 logits at a vocabulary of 32,768
 ROUND = 128  # learned tokens are filled up to a multiple of it
 
 Losses = dict[str, tuple[Tensor, Tensor]]
