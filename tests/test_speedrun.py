@@ -22,7 +22,7 @@ def sources(folder: Path) -> dict[str, tuple[str, ...]]:
     return {"text": (str(folder / "text.jsonl"),), "chat": (str(folder / "chat.jsonl"),)}
 
 
-TINY = {"depth": 1, "context": 256, "vocab_size": 300, "tokens": 256_000, "sft_tokens": 4_000, "rl_steps": 1}
+TINY = {"depth": 1, "context": 512, "vocab_size": 300, "tokens": 512_000, "sft_tokens": 4_000, "rl_steps": 1}
 TINY |= {"night_tokens": 4_000, "per_document": 2, "n_dev": 2, "n": 2, "threads": 1, "dtype": "float32"}
 
 
