@@ -33,7 +33,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # relative; bfloat16 ro
 CANDIDATES = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 BOUNDARIES = 256  # starts of documents are filled up to a multiple of it: few shapes to compile for
 
-Kernel = Callable[..., Tensor]
+Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 class Check(NamedTuple):
@@ -183,5 +183,6 @@ def with_gradients(kernel: Kernel, inputs: Sequence[Tensor]) -> list[Tensor]:
     with torch.inference_mode(False), torch.enable_grad():
         leaves = [x.clone().requires_grad_() for x in inputs]
         y = kernel(*leaves)
+        y = y if isinstance(y, Tensor) else torch.cat([part.flatten() for part in y])
         wave = torch.arange(y.numel(), device=y.device, dtype=torch.float32).cos().to(y.dtype).view(y.shape)
         return [y.detach(), *torch.autograd.grad(y, leaves, wave)]
