@@ -314,9 +314,9 @@ def show(
             f"depth {config.depth}: {speed['tokens_per_second']:,.0f} tokens/s, {speed['flops_per_second'] / 1e12:.2f} "
             f"TFLOP/s, {speed['micro_tokens']:,.0f} of {planned.batch_tokens:,} positions at a time"
         )
-    table = Table("depth", "parameters", "tokens", "memory", "disk", "fits", "hours", "dollars", title="pretraining")
+    table = Table("depth", "weights", "tokens", "memory", "disk", "fits", "hours", "dollars", title="pretraining")
     for row in ladder:
-        hours, dollars = ("?" if row[key] is None else f"{row[key]:,.2f}" for key in ("hours", "dollars"))
+        hours, dollars = ("?" if row[key] is None else f"{row[key]:,.1f}" for key in ("hours", "dollars"))
         sizes = f"{row['parameters'] / 1e6:,.0f} M", f"{row['tokens'] / 1e9:.2f} G"
         space = f"{row['state_gb']:.1f} GB", f"{row['disk_gb']:.0f} GB"
         table.add_row(str(row["depth"]), *sizes, *space, "yes" if row["fits"] else "no", hours, dollars)
