@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from nightschool.text.packing import Item, prefetch
 from nightschool.text.shards import Corpus, write_shard
 from nightschool.text.sift import Exams, Seen, keys_of, words
 from nightschool.text.tokenizer import Tokenizer
+from nightschool.world.problem import Split
 
 LOAD = 4_000_000  # characters that are sifted while as many are tokenized
 NUM_EXAM = 500  # problems of each of the town's exams and splits, as many as `evaluate` asks
@@ -92,7 +94,7 @@ def loads(files: Sequence[Path], load: Load, seen: Seen, exams: Exams, config: C
                 load.kept[split].append(document)
                 load.counts[f"{split}_bytes"] += len(text.encode())
             load.at, load.position, load.size = (number, i + 1), before + row.position, load.size + len(text)
-            if load.size >= LOAD:
+            if load.size >= min(LOAD, 1e6 * config.shard_mb):
                 yield load
                 load = Load(load.at)
     yield load
@@ -105,13 +107,17 @@ def held_out(document: Document, share: float) -> bool:
 
 def exam_texts(config: Config) -> Iterator[tuple[str, str]]:
     """The questions of the town's exams, and every string in the records of the files given."""
-    for split in ("dev", "test"):
-        for name, task in {**SKILLS, **PROBES}.items():
-            for problem in draw(task, split, NUM_EXAM, 0):
-                yield f"town/{name}", problem.prompt
+    yield from town_exams()
     for path in sources.files_of(config.exams):
         for row in sources.rows(path):
             yield from ((path.name, text) for text in strings(row.record))
+
+
+@cache
+def town_exams() -> list[tuple[str, str]]:
+    splits: tuple[Split, ...] = ("dev", "test")
+    drawn = ((name, task, split) for name, task in {**SKILLS, **PROBES}.items() for split in splits)
+    return [(f"town/{name}", p.prompt) for name, task, split in drawn for p in draw(task, split, NUM_EXAM, 0)]
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -136,28 +142,30 @@ def build(run: Run, tokenizer: Tokenizer, config: Config) -> None:
         seen.add(np.fromfile(folder / f"keys-{number:05d}", np.uint64))
     exams = Exams(exam_texts(config))
     start = Load(tuple(whole[-1]["next"]) if whole else (0, 0))
-    shard, items, size = Load(start.at), {split: list[Item]() for split in SPLITS}, 0
+    shard, items = Load(start.at), {split: list[Item]() for split in SPLITS}
 
     def write(number: int) -> None:
         """The keys and the dev part first: a shard is there once the JSON of its train part is."""
         with atomic(folder / f"keys-{number:05d}") as path:
             np.concatenate(shard.keys).tofile(path)
         for split, facts in (("dev", {}), ("train", {"counts": shard.counts, "hits": shard.hits, "next": shard.at})):
-            write_shard(folder, f"{split}-{number:05d}", tokenizer, items[split], split=split, **facts)
+            write_shard(
+                folder, f"{split}-{number:05d}", tokenizer, items[split], sources=config.sources, split=split, **facts
+            )
 
     with progress("corpus", sum(sizes.values())) as show:
         number = len(whole)
         for load in prefetch(loads(files, start, seen, exams, config), 2):
             for split, documents in load.kept.items():
                 items[split] += [compact(item) for item in encode(tokenizer, documents)]
-            shard.at, size = load.at, size + load.size
+            shard.at, shard.size = load.at, shard.size + load.size
             shard.keys += load.keys
             shard.counts += load.counts
             shard.hits += load.hits
-            if size >= 1e6 * config.shard_mb:
+            if shard.size >= 1e6 * config.shard_mb:
                 write(number)
                 number += 1
-                shard, items, size = Load(load.at), {split: [] for split in SPLITS}, 0
+                shard, items = Load(load.at), {split: [] for split in SPLITS}
             show(load.position, f"{number} shards")
         write(number)
     finish(run, config, exams, folder)
@@ -178,20 +186,26 @@ def finish(run: Run, config: Config, exams: Exams, folder: Path) -> None:
         raise UserError(f"nothing is left to learn from in {' '.join(config.sources)}: {dict(counts)}")
     hits = [hit for shard in shards["train"] for hit in shard["hits"]]
     write_jsonl(run.path("contaminated.jsonl"), hits)
-    for path in folder.glob("keys-*"):
-        path.unlink()
     run.finish(
         **{name: counts[name] for name in HEADLINE},
         exams=Counter(hit["exam"] for hit in hits),
         exam_texts=exams.num_texts,
         exam_texts_too_short=exams.num_short,
     )
+    for path in folder.glob("keys-*"):
+        path.unlink()
 
 
 HEADLINE = (
     *(f"{split}_{name}" for split in SPLITS for name in ("documents", "tokens", "bytes")),
     *("exact_duplicates", "near_duplicates", "contaminated"),
 )
+
+
+def check(asked: tuple[str, ...]) -> None:
+    """UserError if there is nothing where splits() would look."""
+    if asked and not (Path(asked[0]) / "shards").is_dir():
+        sources.check(asked)
 
 
 def splits(run: Run, asked: tuple[str, ...], start: Path, tokenizer: Tokenizer) -> dict[str, Corpus]:
@@ -209,7 +223,7 @@ def splits(run: Run, asked: tuple[str, ...], start: Path, tokenizer: Tokenizer) 
 def main(config: Config) -> dict[str, Any]:
     checkpoint = config.tokenizer / "checkpoint"
     tokenizer = Tokenizer.load(checkpoint if checkpoint.is_dir() else config.tokenizer)
-    sources.files_of(config.exams)
+    sources.check((*config.sources, *config.exams))
     run = Run.open(config.out, "corpus", config)
     if not run.done:
         build(run, tokenizer, config)

@@ -15,7 +15,7 @@ from nightschool.model.transformer import Transformer
 from nightschool.runs import Run
 from nightschool.text.corpus import Mixture, Source
 from nightschool.text.packing import Batch, Item, batches, collate, pack, prefetch
-from nightschool.text.shards import Corpus
+from nightschool.text.shards import Corpus, permutation
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.fit import prepare
 from nightschool.train.loop import Position, backward, train
@@ -128,7 +128,7 @@ def held_out(corpus: Corpus, tokenizer: Tokenizer, num_bytes: int, row_length: i
     """About num_bytes of a dev split, as batches: whole documents, the same ones whatever the tokenizer."""
     items, found = list[Item](), 0
     lengths = torch.tensor(tokenizer.byte_lengths).numpy()
-    for i in range(corpus.num_documents):
+    for i in permutation(corpus.num_documents, 0, 0):
         if found >= num_bytes:
             break
         found += int(lengths[corpus.item(i).ids].sum())
