@@ -46,7 +46,7 @@ def fit(model: Transformer, loss_fn: LossFn, batch: Batch, most: int = MOST, lea
         model.model.recompute = recompute
         positions = most
         while positions >= fewest:
-            if holds(model, loss_fn, split(batch, positions)[0]):
+            if holds(model, loss_fn, split(batch, positions)[-1]):  # the largest, by a row
                 if recompute or positions < most:
                     how = ", activations computed twice" if recompute else ""
                     print(f"memory holds {positions:,} of {whole:,} positions at a time{how}", file=sys.stderr)
