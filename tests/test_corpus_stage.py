@@ -128,6 +128,17 @@ main(sys.argv[1:])
             assert np.array_equal(one.item(i).ids, other.item(i).ids)
 
 
+def test_never_learns_from_nothing(town: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError, match=r"nothing is left to learn from in .*empty.txt"):
+        corpus.main(corpus.Config((str(tmp_path / "empty.txt"),), tmp_path / "c", town / "tok"))
+
+
+def test_little_text_has_a_larger_part_held_out(town: Path, tmp_path: Path) -> None:
+    made = build(town, tmp_path / "c", "texts")
+    assert 5 < made["dev_documents"] < 30  # of 300, one in twenty
+
+
 def test_sources_that_changed_are_refused(town: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(story(0))
     asked = corpus.Config((str(tmp_path / "a.txt"),), tmp_path / "c", town / "tok")

@@ -1,8 +1,8 @@
 """`nightschool corpus SOURCE...`: your files, or data sets of the hub -> sifted, split and tokenized shards.
 
 A document is dropped if an earlier one is the same or nearly so, or if it holds a run of 13 words of an exam, the
-town's own or any given; one in 200, chosen by the hash of its text, is held out. Each is counted, and what hit an exam
-is named in contaminated.jsonl. A killed run goes on after its last whole shard. But: one part of a long text may be
+town's own or any given; some are held out, chosen by the hash of their text. Each is counted, and what hit an exam is
+named in contaminated.jsonl. A killed run goes on after its last whole shard. But: one part of a long text may be
 held out and the next not; nothing judges quality.
 """
 
@@ -34,6 +34,10 @@ LOAD = 4_000_000  # characters that are sifted while as many are tokenized
 NUM_EXAM = 500  # problems of each of the town's exams and splits, as many as `evaluate` asks
 FILTER_BYTES = 1 << 20, 1 << 29  # of the memory of what was seen; between them, as many as the files have
 SPLITS = ("dev", "train")
+HEADLINE = (
+    *(f"{split}_{name}" for split in SPLITS for name in ("documents", "tokens", "bytes")),
+    *("exact_duplicates", "near_duplicates", "contaminated"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Config:
     out: Path = Path("life/corpus")  # the run folder
     tokenizer: Path = Path("life/tokenizer")  # a run of `nightschool tokenizer`, or any with a checkpoint
     exams: tuple[str, ...] = ()  # files of any records whose text must not be learned, besides the town's exams
-    dev_share: float = 0.005  # of the documents, held out; the first one always
+    dev_share: float | None = None  # of the documents, held out (the first always); None = half a MB, 0.5% to 5%
     near: bool = True  # drop what is nearly the same too; False = exact copies only
     shard_mb: float = 64.0  # of text, a shard
 
@@ -51,7 +55,7 @@ class Config:
         at_least(self, 0.001, "shard_mb")
         if not self.sources:
             raise UserError("name at least one source: a file, a folder, a glob or hub:owner/name/pattern")
-        if self.dev_share >= 1:
+        if self.dev_share is not None and self.dev_share >= 1:
             raise UserError(f"dev_share must be below 1; got {self.dev_share}")
 
 
@@ -71,6 +75,9 @@ class Load:
 def loads(files: Sequence[Path], load: Load, seen: Seen, exams: Exams, config: Config) -> Iterator[Load]:
     """All documents from where `load` stands, sifted."""
     first, skip = load.at
+    share = config.dev_share
+    if share is None:
+        share = min(max(5e5 / (1 + sum(file.stat().st_size for file in files)), 0.005), 0.05)
     for number, path in enumerate(files[first:], start=first):
         before = sum(file.stat().st_size for file in files[:number])
         for i, (document, row) in enumerate(sources.documents(path)):
@@ -80,7 +87,7 @@ def loads(files: Sequence[Path], load: Load, seen: Seen, exams: Exams, config: C
             hashes = words(text)
             keys = keys_of(document, hashes)
             known = seen.has(keys)
-            split = "dev" if (number, i) == (0, 0) or held_out(document, config.dev_share) else "train"
+            split = "dev" if (number, i) == (0, 0) or held_out(document, share) else "train"
             if known[0]:
                 load.counts["exact_duplicates"] += 1
             elif config.near and known[1:].any():
@@ -153,7 +160,7 @@ def build(run: Run, tokenizer: Tokenizer, config: Config) -> None:
                 folder, f"{split}-{number:05d}", tokenizer, items[split], sources=config.sources, split=split, **facts
             )
 
-    with progress("corpus", sum(sizes.values())) as show:
+    with progress("corpus", 1 + sum(sizes.values())) as show:
         number = len(whole)
         for load in prefetch(loads(files, start, seen, exams, config), 2):
             for split, documents in load.kept.items():
@@ -194,12 +201,6 @@ def finish(run: Run, config: Config, exams: Exams, folder: Path) -> None:
     )
     for path in folder.glob("keys-*"):
         path.unlink()
-
-
-HEADLINE = (
-    *(f"{split}_{name}" for split in SPLITS for name in ("documents", "tokens", "bytes")),
-    *("exact_duplicates", "near_duplicates", "contaminated"),
-)
 
 
 def check(asked: tuple[str, ...]) -> None:

@@ -121,7 +121,7 @@ def caution(parameters: int, corpus_tokens: int, tokens: float) -> None:
         print(f"the corpus will be read {epochs:.1f} times; {mend}", file=sys.stderr)
     if parameters > corpus_tokens:
         what = f"{parameters:,} parameters for {corpus_tokens:,} tokens of text"
-        print(f"{what}: a smaller --depth would generalise better", file=sys.stderr)
+        print(f"{what}: it can learn them by heart; more text or a smaller model is better", file=sys.stderr)
 
 
 def held_out(corpus: Corpus, tokenizer: Tokenizer, num_bytes: int, row_length: int) -> list[Batch]:
