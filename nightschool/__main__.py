@@ -22,6 +22,8 @@ from nightschool.config import BelowBar, Stopped, UserError, closest, parse
 
 VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds its Config and main
     "quickstart": "one whole day and one night on the embedded world, small enough for a CPU",
+    "speedrun": "the same life at real scale: real text, --depth, one GPU or torchrun on many",
+    "doctor": "before a paid minute: kernels against a reference, what fits, hours and dollars",
     "tokenizer": "train the tokenizer on the world's text, or on a corpus",
     "corpus": "your files or hub data sets -> tokenized shards, without duplicates and exam questions",
     "pretrain": "read: train a model from scratch on raw text",
@@ -85,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that wait for one another spin; where another program wants a core too, GNU's default of some
     # milliseconds a time made training fifty times slower, this one five times, and an idle machine is as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is imported
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # a GPU's memory does not go to pieces
     signal.signal(signal.SIGTERM, terminate)
     try:
         run(argv)

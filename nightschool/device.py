@@ -47,6 +47,11 @@ def set_up(threads: int = 0, dtype: str = "auto") -> Device:
     return Device(kind, device_name(kind), torch.get_num_threads(), chosen)
 
 
+def place() -> torch.device:
+    """Where models live and batches go: the current GPU, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed blocks: by default each large tensor is mapped, zeroed page by page and unmapped anew,
     which costs 10-17% of a training step. Other C libraries are left alone. Source: mallopt(3)."""

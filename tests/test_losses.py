@@ -72,3 +72,11 @@ def test_log_probs_of_nothing() -> None:
     model = Transformer(ModelConfig(13, 16, 24, 1, 2, 2, 8, 64))
     ids = torch.zeros(2, 5, dtype=torch.int64)
     assert not losses.log_probs(model, Batch(ids, ids, torch.zeros(2, 5), None)).any()
+
+
+def test_the_formula_for_a_gpu_equals_the_one_in_place() -> None:
+    g = torch.Generator().manual_seed(0)
+    logits, targets, weights = torch.randn(9, 13, generator=g), torch.arange(9), torch.rand(9, generator=g)
+    torch.testing.assert_close(
+        losses.plain_loss_and_gradient(logits, targets, weights), losses.loss_and_gradient(logits, targets, weights)
+    )

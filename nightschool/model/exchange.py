@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nightschool.config import UserError
+from nightschool.device import place
 from nightschool.model.families import config_json, model_config
 from nightschool.model.lora import merged
 from nightschool.model.transformer import ModelConfig, Transformer
@@ -83,10 +84,11 @@ def save(folder: Path, model: Transformer, tokenizer: Tokenizer, card: str) -> N
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transformer, Tokenizer]:
-    """A checkpoint's model, computing in `dtype`, and its tokenizer. UserError where it isn't one of ours."""
+    """A checkpoint's model on this process's device, computing in `dtype`, and its tokenizer. UserError where it
+    isn't one of ours."""
     config = model_config(folder)
     tokenizer = Tokenizer.load(folder)
-    return load_model(folder, config, tokenizer, dtype), tokenizer
+    return load_model(folder, config, tokenizer, dtype).to(place()), tokenizer
 
 
 def load_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> Transformer:

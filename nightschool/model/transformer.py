@@ -18,8 +18,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from nightschool.model.fused import causal_attention, normalize, normalize_rotate, swiglu
+from nightschool.model import kernels
+from nightschool.model.fused import normalize, normalize_rotate, swiglu
 
 Family = Literal["qwen3", "qwen2", "llama"]
 
@@ -103,14 +105,6 @@ def rotate(qkv: Tensor, cos: Tensor, sin: Tensor, H: int) -> tuple[Tensor, Tenso
     return q.transpose(1, 2).contiguous(), k.transpose(1, 2).contiguous(), v.transpose(1, 2).contiguous()
 
 
-def document_bias(docs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Document numbers (B, T) -> (B, 1, T, T): 0 where a query may look (its own document, not ahead), else -inf."""
-    T = docs.shape[1]
-    apart = docs[:, :, None] != docs[:, None, :]
-    ahead = torch.ones(T, T, dtype=torch.bool, device=docs.device).triu(1)
-    return torch.zeros(apart.shape, dtype=dtype, device=docs.device).masked_fill_(apart | ahead, -torch.inf)[:, None]
-
-
 def folded(norm: RMSNorm, *projections: Linear) -> Tensor:
     """The weights of projections that read the same normalised input, as one matrix, times the norm's own weight:
     one large product for several, and no pass over the activations to scale them. Float32."""
@@ -130,7 +124,7 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(D, config.rms_norm_eps)
             self.k_norm = RMSNorm(D, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, norm: RMSNorm, cos: Tensor, sin: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, norm: RMSNorm, cos: Tensor, sin: Tensor, apart: Tensor | None) -> Tensor:
         B, T, _ = x.shape
         H, G, D = self.H, self.G, self.D
         projections = self.q_proj, self.k_proj, self.v_proj
@@ -144,12 +138,7 @@ class Attention(nn.Module):
             q, k, v = normalize_rotate(qkv, scale, cos, sin, H, self.q_norm.eps)
         else:
             q, k, v = rotate(qkv, cos, sin, H)
-        if x.is_cuda:
-            y = F.scaled_dot_product_attention(q, k, v, bias, is_causal=bias is None, scale=1.0, enable_gqa=H != G)
-            y = y.transpose(1, 2)
-        else:
-            y = causal_attention(q, k, v, bias)
-        return self.o_proj(y.reshape(B, T, H * D))
+        return self.o_proj(kernels.attend(q, k, v, apart).reshape(B, T, H * D))
 
 
 class MLP(nn.Module):
@@ -172,8 +161,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None) -> Tensor:
-        x = x + self.self_attn(x, self.input_layernorm, cos, sin, bias)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, apart: Tensor | None) -> Tensor:
+        x = x + self.self_attn(x, self.input_layernorm, cos, sin, apart)
         return x + self.mlp(x, self.post_attention_layernorm)
 
 
@@ -186,16 +175,22 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.recompute = False  # activation checkpointing: keep a block's input alone, compute the rest again
 
     def forward(self, ids: Tensor, docs: Tensor | None, dtype: torch.dtype) -> Tensor:
         # Rotary positions act through their differences alone, so a packed document need not start again at 0.
         c = self.config
         cos, sin = rotary_table(ids.shape[1], c.head_dim, c.rope_theta, ids.device, c.rope_scaling)
         cos, sin = cos.to(dtype), sin.to(dtype)
-        bias = None if docs is None else document_bias(docs, dtype)
+        heads = c.num_attention_heads, c.num_key_value_heads, c.head_dim
+        varlen = ids.is_cuda and kernels.settle(ids.device, *heads, dtype).varlen
+        apart = None if docs is None else kernels.starts(docs) if varlen else kernels.document_bias(docs, dtype)
         x = self.embed_tokens(ids).to(dtype)
         for block in self.layers:
-            x = block(x, cos, sin, bias)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, apart, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, apart)
         return self.norm(x)
 
 

@@ -35,6 +35,10 @@ LOAD = 4_000_000  # characters that are sifted while as many are tokenized
 NUM_EXAM = 500  # problems of each of the town's exams and splits, as many as `evaluate` asks
 FILTER_BYTES = 1 << 20, 1 << 29  # of the memory of what was seen; between them, as many as the files have
 SPLITS = ("dev", "train")
+HEADLINE = (
+    *(f"{split}_{name}" for split in SPLITS for name in ("documents", "tokens", "bytes")),
+    *("exact_duplicates", "near_duplicates", "contaminated"),
+)
 
 
 @dataclass(frozen=True)
@@ -198,12 +202,6 @@ def finish(run: Run, config: Config, exams: Exams, folder: Path) -> None:
     )
     for path in folder.glob("keys-*"):
         path.unlink()
-
-
-HEADLINE = (
-    *(f"{split}_{name}" for split in SPLITS for name in ("documents", "tokens", "bytes")),
-    *("exact_duplicates", "near_duplicates", "contaminated"),
-)
 
 
 def check(asked: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nightschool import ranks
 from nightschool.config import UserError, at_least
-from nightschool.device import DTYPES, Dtype, set_up
+from nightschool.device import DTYPES, Dtype, place, set_up
 from nightschool.model import exchange
 from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
@@ -74,6 +74,7 @@ def main(config: Config) -> dict[str, Any]:
         model.init_weights(config.seed)
         if config.instinct:
             instinct(model, config.seed)
+        model.to(place())
         end = course(
             run,
             model,

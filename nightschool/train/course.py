@@ -18,6 +18,7 @@ from nightschool.text.corpus import Mixture, Source
 from nightschool.text.packing import Batch, Item, batches, collate, pack, prefetch
 from nightschool.text.shards import Corpus, permutation
 from nightschool.text.tokenizer import Tokenizer
+from nightschool.train.fit import prepare
 from nightschool.train.loop import Position, backward, train
 from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
@@ -85,6 +86,7 @@ def course(
     optimizer = Optimizer(
         model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay, dtype=model.dtype
     )
+    micro_tokens = prepare(model, next_token, stream({}, tokens))
     return train(
         run,
         model,
@@ -93,6 +95,7 @@ def course(
         next_token,
         schedule=lambda done: lr_scale * warm_stay_decay(done, warmup, decay),
         horizon_tokens=tokens,
+        micro_tokens=micro_tokens,
         save_seconds=save_seconds,
         evaluate=evaluate,
         eval_every=eval_every,
@@ -143,5 +146,6 @@ def in_batches(items: Sequence[Item], tokenizer: Tokenizer, row_length: int, num
 @torch.no_grad()
 def bits_per_byte(model: Transformer, batches: Sequence[Batch]) -> float:
     """Bits that the model needs per byte of what is learned in these batches; comparable across tokenizers."""
-    nats = sum(float(next_token(model, batch)["loss"][0]) for batch in batches)
+    device = model.lm_head.weight.device
+    nats = sum(float(next_token(model, batch.to(device))["loss"][0]) for batch in batches)
     return nats / math.log(2) / sum(batch.num_bytes for batch in batches)

@@ -208,9 +208,10 @@ def backward(
     sums, and still to be divided. `last` is called before the last micro-batch's backward pass.
     """
     whole = len(micros) == 1 and ranks.size() == 1
+    device = next(model.parameters()).device
     totals: dict[str, Tensor] = {}
     for micro in micros:
-        losses = loss_fn(model, micro)
+        losses = loss_fn(model, micro.to(device))  # the one place where training's tokens go to the GPU
         terms = []
         for name, (total, count) in losses.items():
             own = count + (count == 0)  # nothing to learn is 0, not 0/0
