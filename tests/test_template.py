@@ -180,3 +180,12 @@ def test_the_end_of_a_turn_is_found_where_the_config_names_another(tmp_path: Pat
     tokenizer = template.adopt(tmp_path)
     assert tokenizer.turn_end == tokenizer.special["<|im_end|>"]
     assert tokenizer.end_of_text == tokenizer.special["<|endoftext|>"]
+
+
+def test_what_was_not_taken_in_is_refused_by_load(tmp_path: Path) -> None:
+    foreign.write_tokenizer(tmp_path, "llama")  # names no token that ends a document
+    with pytest.raises(UserError, match="take it in with `nightschool import` first"):
+        Tokenizer.load(tmp_path)
+    template.adopt(tmp_path).save(tmp_path / "ours")
+    (tmp_path / "ours" / "chat_template.jinja").write_text(foreign.LLAMA)
+    assert Tokenizer.load(tmp_path / "ours").template == foreign.LLAMA

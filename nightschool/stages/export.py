@@ -48,6 +48,7 @@ def main(config: Config) -> dict[str, Any]:
         if config.out.exists() and any(p.suffix != ".gguf" and p.name != "Modelfile" for p in folder(config.out)):
             raise UserError(f"{config.out} holds something that is no export; choose another --out")
     model, tokenizer = exchange.load(checkpoint)
+    model = model.to("cpu")  # where other readers are asked
     if config.to == "hf":
         path, checks = to_hf(config.out, checkpoint, model, tokenizer)
     else:
