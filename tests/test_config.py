@@ -140,7 +140,7 @@ def test_the_last_line_is_one_object(monkeypatch: pytest.MonkeyPatch, capsys: py
 @pytest.mark.parametrize(
     ("argv", "error", "code", "line"),
     [
-        ([], None, 2, "which verb? one of quickstart tokenizer"),
+        ([], None, 2, "which verb? one of quickstart "),
         (["quickstrat"], None, 2, "unknown verb 'quickstrat'; did you mean quickstart?"),
         (["--depth"], None, 2, "unknown verb '--depth'; see nightschool --help"),
         (["chat", "--dept", "3"], None, 2, "unknown field --dept; did you mean --depth?"),
