@@ -175,7 +175,7 @@ def test_a_model_learns_a_corpus_and_then_its_conversations(town: Path, tmp_path
     said = capsys.readouterr().err
     assert said.count("parameters for") == 1
     talk = (str(town / "talk.jsonl"),)
-    talked = sft.main(sft.Config(tmp_path / "s", tmp_path / "p", 48_000, corpus=talk, eval_every=20, **SMALL))
+    talked = sft.main(sft.Config(tmp_path / "s", tmp_path / "p", 12_000, corpus=talk, eval_every=2, **SMALL))
     rows = [json.loads(line) for line in (tmp_path / "s" / "metrics.jsonl").read_text().splitlines()]
     curve = [row["dev"]["bits_per_byte"] for row in rows if "dev" in row]
     assert talked["bits_per_byte"] < curve[0] - 0.3
