@@ -4,7 +4,7 @@
 
 Shards of random ids with documents of web pages' lengths (log-normal, median 500 tokens, mean 825), and others with
 masks, as conversations have them, go the way of training: permutation, windows, best fit, batches of 2^17 tokens in
-rows of 2,048, bytes counted, by one thread. A rate is the corpus' tokens over the seconds of a whole pass; the range
+rows of 2,048, bytes counted, by one thread. A rate is of positions that are no padding, over a whole pass; the range
 is over passes, each in another order, after one that brings the shards into memory.
 """
 
@@ -61,12 +61,12 @@ def build(folder: Path, tokenizer: Tokenizer, tokens: int, masked: bool) -> Corp
 
 def one_pass(corpus: Corpus, tokenizer: Tokenizer, seed: int) -> dict[str, float]:
     """Every document once, or a little more: tokens a second, and how full the rows were."""
-    num_tokens = num_positions = 0
+    drawn = filled = positions = 0
 
     def chunk(i: int) -> list[Item]:
-        nonlocal num_tokens
-        items = corpus.chunk(i, seed, 8 * BATCH, ROW) if num_tokens < corpus.num_tokens else []
-        num_tokens += sum(len(item.ids) for item in items)
+        nonlocal drawn
+        items = corpus.chunk(i, seed, 8 * BATCH, ROW) if drawn < corpus.num_tokens else []
+        drawn += sum(len(item.ids) for item in items)
         return items
 
     start = time.perf_counter()
@@ -79,8 +79,9 @@ def one_pass(corpus: Corpus, tokenizer: Tokenizer, seed: int) -> dict[str, float
         byte_lengths=tokenizer.byte_lengths,
     )
     for batch in stream:
-        num_positions += batch.ids.numel()
-    return {"rate": num_tokens / (time.perf_counter() - start), "full": num_tokens / num_positions}
+        positions += batch.ids.numel()
+        filled += int((batch.ids != tokenizer.end_of_text).sum())  # which is never read but in padding
+    return {"rate": filled / (time.perf_counter() - start), "full": filled / positions}
 
 
 def middle(values: list[float]) -> dict[str, float]:
