@@ -4,10 +4,10 @@ Hypothesis: where an answer takes a dozen steps and seldom comes right, credit t
 by a program) needs fewer attempts than credit by the outcome, and does not reward wrong turns that end well.
 
 A model of 140 thousand parameters learns running totals (world/totals.py) from a careless teacher, so that it knows how
-and slips as he does. Each arm practises from that same start (a seed draws the problems and the samples), by `nightschool rl` with the flags below: equal
-problems, attempts, tokens, optimizer, and a learning rate of its own, found by `--sweep` on another seed. Dev problems
-are for the curves; the final exam is on test problems, the same for all arms of a seed. Tiny models, and no more is
-claimed. But: on a CPU only.
+and slips as he does. Each arm practises from that one start (a seed draws the problems and the samples), by
+`nightschool rl` with the flags below: equal problems, attempts and optimizer, and a learning rate of its own, found by
+`--sweep` on another seed. Dev problems are for the curves; the final exam is on test problems, the same for all arms
+of a seed. Tiny models, and no more is claimed. But: on a CPU only.
 
     first_error          the arm in question
     outcome, grpo, dapo  all or nothing: mean baseline (RLOO, Dr. GRPO), GRPO's std and mean by attempt, DAPO
@@ -357,12 +357,12 @@ def bars(
     if {"lucky_first_error", "lucky_outcome"} <= arms.keys():
         key = "wrong_step_upweight_rewarded"
         bar("upweight", column("lucky_first_error", key), f"<= {UPWEIGHT}", lambda v, a, b: v <= UPWEIGHT)
-        bar("upweight of outcome", column("lucky_outcome", key), "shown beside", lambda v, a, b: True)
+        bar("upweight of outcome", column("lucky_outcome", key), "shown beside", lambda v, a, b: None)
         pairs = zip(column("lucky_first_error", "lucky_rate"), column("lucky_outcome", "lucky_rate"), strict=True)
         bar("lucky", [a / max(b, 1e-9) for a, b in pairs], f"<= {LUCKY} of outcome's", lambda v, a, b: v <= LUCKY)
     if {"null_first_error", "null_grpo"} <= arms.keys():
         bar("null start", column("null_grpo", "start"), f"> {NULL}", lambda v, a, b: v > NULL)
-        bar("null speed-up", ratio("null_grpo", "rollouts", "null_first_error"), "shown", lambda v, a, b: True)
+        bar("null speed-up", ratio("null_grpo", "rollouts", "null_first_error"), "shown", lambda v, a, b: None)
     return found
 
 
@@ -373,26 +373,23 @@ def main(config: Config) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"no {path}; run `nightschool lab credit --sweep` first, so that all arms are tuned alike")
     best = read_json(path)["best"]
-    arms: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {arm: [] for arm in config.arms}
     outcomes: dict[str, dict[str, list[list[float]]]] = {"final": {}, "longer": {}}
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"command": shlex.join(["nightschool", *sys.argv[1:]]), "bars": []}
     for place, seed in enumerate(config.seeds):
         for arm in config.arms:
             out = config.out / f"seed-{seed}" / arm
             rollouts = config.rollouts // (2 if arm.startswith(SHORT) else 1)
             practise(config, arm, seed, best[ARMS[arm].rates_of or arm], rollouts, out)
-            row = results_of(config, arm, seed, out)
-            arms.setdefault(arm, []).append(row)
+            rows[arm].append(results_of(config, arm, seed, out))
             for exam, right in read_json(out / "outcomes.json").items():
                 outcomes[exam].setdefault(arm, []).append(right)
-            print(f"seed {seed} {arm:18} {row['start']:.3f} -> {row['final']:.3f}", file=sys.stderr, flush=True)
-        seeds = config.seeds[: place + 1]
-        result = {
-            "command": shlex.join(["nightschool", *sys.argv[1:]]),
-            "meta": meta_of(seeds),
-            "arms": {arm: {"rows": rows} for arm, rows in arms.items()},
-            "bars": bars(arms, outcomes),
-        }
+            result["meta"] = meta_of(config.seeds[: place + 1])
+            result["arms"] = {name: {"rows": found} for name, found in rows.items() if found}
+            write_json(config.results / "credit.json", result)
+            last = rows[arm][-1]
+            print(f"seed {seed} {arm:18} {last['start']:.3f} -> {last['final']:.3f}", file=sys.stderr, flush=True)
+        result["bars"] = bars(rows, outcomes)
         write_json(config.results / "credit.json", result)
-        report.write(config.results / "credit.html", "credit", __doc__ or "", result)
+        report.write(config.results / "credit.html", "credit", __doc__ or "", result, GOAL)
     return {bar["name"]: bar["value"] for bar in result["bars"]}
