@@ -259,8 +259,9 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
         raise UserError(
             f"credit must be one of {', '.join(known)}{closest(config.credit, known)}; got {config.credit!r}"
         )
-    start, task = exchange.checkpoint_of(config.start), task_named(config.task)
+    task = task_named(config.task)
     check(config.task, task)
+    start = exchange.checkpoint_of(config.start)
     run = Run.open(config.out, "rl", config)
     if not run.done:
         practise(run, config, start, task, assign or ASSIGNERS.get(config.credit))
