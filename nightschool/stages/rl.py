@@ -25,7 +25,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl.credit import ASSIGNERS, Assigner, potential, spread
-from nightschool.rl.measures import measures, pass_at, steps_judged
+from nightschool.rl.measures import lucky, measures, pass_at, shares
 from nightschool.rl.potential import monte_carlo, value
 from nightschool.rl.update import Clip, policy
 from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
@@ -195,9 +195,9 @@ class Practice:
         problems = draw(self.task, "dev", config.eval_n, config.seed)
         sampling = Sampling(max_new_tokens=config.max_new_tokens)
         attempts = attempt(self.engine, self.task, problems, sampling, config.eval_k)
-        groups, none = in_groups(attempts, config.eval_k), [[0.0]] * len(attempts)
+        groups = in_groups(attempts, config.eval_k)
         row = {f"pass@{k}": pass_at(k, groups) for k in sorted({1, config.eval_k})}
-        row |= {k: v for k, v in steps_judged(attempts, none).items() if k == "lucky_rate"}
+        row |= shares(lucky_rate=lucky(attempts))
         moved = num_tokens = 0.0
         for i in range(0, len(attempts), 128):
             batch = to_batch([to_item(tokenizer, a, [0.0]) for a in attempts[i : i + 128]], tokenizer)
