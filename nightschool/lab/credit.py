@@ -130,7 +130,7 @@ ARMS: dict[str, Arm] = {
     "dapo": Arm({"credit": "grpo", "average": "token", "clip": "dapo"}),
     "maxrl": Arm({"credit": "maxrl", "average": "token"}),
     "placebo": Arm({"credit": "placebo"}, placebo, rates_of="first_error"),
-    "partial": Arm({"credit": "partial", "average": "token"}, partial),
+    "partial": Arm({"credit": "partial", "average": "token"}, partial, rates_of="outcome"),
     "lucky_first_error": Arm(LINES | {"task": "totals_lucky"}, rates_of="first_error"),
     "lucky_outcome": Arm({"credit": "outcome", "average": "token", "task": "totals_lucky"}, rates_of="outcome"),
     "null_first_error": Arm(LINES, start="careful", rates_of="first_error"),
@@ -149,8 +149,8 @@ class Config:
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for each arm's learning rate instead, on seed 100
     rates: tuple[float, ...] = (0.0625, 0.125, 0.25)  # what the sweep tries; 1 = a rate of 0.004
-    rollouts: int = 24_576  # of an arm
-    sweep_rollouts: int = 8_192
+    rollouts: int = 12_288  # of an arm
+    sweep_rollouts: int = 4_096
     exam_n: int = 2048  # test problems at the end of an arm
     threads: int = 0  # 0 = one a core
 
@@ -214,7 +214,7 @@ def practise(config: Config, arm: str, seed: int, lr_scale: float, rollouts: int
             max_new_tokens=64,
             lr_scale=lr_scale,
             decay=0.0,
-            eval_every=12,
+            eval_every=8,
             eval_n=512,
             eval_k=1,
             exam_n=0,
