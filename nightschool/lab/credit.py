@@ -209,6 +209,7 @@ def practise(config: Config, arm: str, seed: int, lr_scale: float, rollouts: int
             steps=rollouts // 128,
             problems=8,
             group_size=16,
+            again=0,
             drop_even=True,  # they have no gradient: leaving them out saves every arm their cost
             replay_tokens=0,
             max_new_tokens=64,

@@ -11,7 +11,7 @@ Any other function of attempts of this type is a potential as well. Sources: the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from statistics import fmean
 
 import torch
 
@@ -19,7 +19,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl.credit import line_of_tokens
-from nightschool.tasks.attempt import Attempt, judge
+from nightschool.tasks.attempt import Attempt, resume
 from nightschool.tasks.task import Task
 from nightschool.text.packing import Item, collate
 from nightschool.text.tokenizer import Tokenizer
@@ -82,21 +82,14 @@ def monte_carlo(
             worth.append(a.verdict.outcome if cut else ids)
             if not cut:
                 begun.setdefault(ids, (a, start))
-    rows = [(ids, *place) for ids, place in begun.items() for _ in range(copies)]
-    tails = engine.generate(
-        [ids for ids, _, _ in rows], sampling, lambda row, call: task.step(rows[row][1].problem, (), call)
+    tails = resume(engine, task, list(begun.values()), sampling, copies)
+    value_of = {
+        ids: fmean(tail.verdict.outcome for tail in tails[i * copies : (i + 1) * copies]) for i, ids in enumerate(begun)
+    }
+    num_sampled = sum(
+        sum(tail.completion.mask[start:])
+        for i, (_, start) in enumerate(begun.values())
+        for tail in tails[i * copies : (i + 1) * copies]
     )
-    wholes = [
-        replace(
-            tail,
-            prompt_ids=a.completion.prompt_ids,
-            ids=a.completion.ids[:start] + tail.ids,
-            mask=a.completion.mask[:start] + tail.mask,
-        )
-        for (_, a, start), tail in zip(rows, tails, strict=True)
-    ]
-    value_of = dict.fromkeys(begun, 0.0)
-    for (ids, _, _), attempt in zip(rows, judge(tokenizer, task, [a.problem for _, a, _ in rows], wholes), strict=True):
-        value_of[ids] += attempt.verdict.outcome / copies
     values = in_groups(groups, (w if isinstance(w, float) else value_of[w] for w in worth))
-    return values, sum(sum(tail.mask) for tail in tails)
+    return values, num_sampled

@@ -1,9 +1,10 @@
-"""`nightschool rl`: practise. Problems with a verifier, tried several times each; by default harder than in school.
+"""`nightschool rl`: practise. Problems with a verifier, by default harder ones than in school among the others.
 
-Each update: draw problems, try each several times, have every line judged, turn verdicts into credit, and take one
-step. Some pages of school are replayed beside them, so that nothing else is forgotten. Every step logs what the
-attempts were like (rl/measures.py); pass@k and the distance from the start are taken on dev at intervals. But: one
-update for each batch of attempts, and a start that never succeeds is sent back to school instead of being practised.
+Each update: draw problems, try each, have every line judged, take wrong attempts up again at their last right line,
+turn verdicts into credit, and take one step. Some pages of school are replayed beside them, so that nothing else is
+forgotten. Every step logs what the attempts were like (rl/measures.py); pass@k and the distance from the start are
+taken on dev at intervals. But: one update for each batch of attempts, and a start that never succeeds is sent back to
+school instead of being practised.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -24,12 +26,12 @@ from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
-from nightschool.rl.credit import ASSIGNERS, Assigner, potential, spread
+from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached, spread
 from nightschool.rl.measures import lucky, measures, pass_at, shares
-from nightschool.rl.potential import monte_carlo, value
+from nightschool.rl.potential import monte_carlo, starts_of_lines, value
 from nightschool.rl.update import Clip, policy
 from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
-from nightschool.tasks.attempt import Attempt, attempt, judge, sample
+from nightschool.tasks.attempt import Attempt, attempt, judge, resume, sample
 from nightschool.tasks.exam import graduate
 from nightschool.tasks.named import PRACTICE, task_named
 from nightschool.tasks.task import Task, lines_of
@@ -65,15 +67,16 @@ class Config:
     average: Average = "credited"  # tokens that credit moves; token = all sampled ones; sequence = each attempt alike
     drop_even: bool = False  # leave groups that credit does not move out of the batch
     clip: Clip = "cispo"  # of the ratio; dapo = PPO's with 0.2 below and 0.28 above
-    optimizer: Literal["muon", "adamw"] = "muon"  # for the matrices; the rest is AdamW's
-    steps: int = 40  # updates
-    problems: int = 8  # different problems an update
-    group_size: int = 8  # attempts at each
+    optimizer: Literal["muon", "adamw"] = "adamw"  # for the matrices; the rest is AdamW's in any case
+    steps: int = 60  # updates
+    problems: int = 48  # different problems an update
+    group_size: int = 1  # attempts at each, from the start
+    again: int = 4  # goes at the rest of each wrong attempt, from its last right line; 0 = none
     replay_tokens: int = 1024  # of school, beside the attempts of an update
     max_new_tokens: int = 144  # of an attempt
-    lr_scale: float = 0.1  # of pretraining's learning rates
+    lr_scale: float = 0.05  # of pretraining's learning rates
     decay: float = 0.5  # share of the updates over which the learning rates fall; 0 = they stay
-    eval_every: int = 20  # updates between dev evaluations; 0 = none
+    eval_every: int = 30  # updates between dev evaluations; 0 = none
     eval_n: int = 32  # dev problems of each
     eval_k: int = 8  # attempts at each, for pass@1 and pass@k
     exam_n: int = 64  # dev problems per skill of the town at the end; 0 = no exam
@@ -85,12 +88,24 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "problems", "continuations", "max_new_tokens", "eval_n", "eval_k")
-        at_least(self, 2, "group_size")
+        at_least(self, 1, "group_size")
         at_least(
-            self, 0, "lam", "exam_n", "replay_tokens", "lr_scale", "decay", "eval_every", "threads", "save_seconds"
+            self,
+            0,
+            "again",
+            "lam",
+            "exam_n",
+            "replay_tokens",
+            "lr_scale",
+            "decay",
+            "eval_every",
+            "threads",
+            "save_seconds",
         )
         if self.lam > 1:
             raise UserError(f"lam must be at most 1; got {self.lam!r}")
+        if self.group_size + self.again < 2:
+            raise UserError("one attempt has none to be compared with; raise group_size or again")
         if self.credit == "value" and self.problems < 2:
             raise UserError("credit value needs problems of at least 2: it judges each by the others; got 1")
 
@@ -150,6 +165,7 @@ class Practice:
         config, engine = self.config, self.engine
         tokenizer = engine.tokenizer
         replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=config.replay_tokens)
+        leave_out = config.drop_even or config.average == "credited"  # there they count nothing in any case
         for step in range(first, config.steps):
             start = time.perf_counter()
             engine.load(self.model)
@@ -159,22 +175,39 @@ class Practice:
             sampled = time.perf_counter()
             groups = in_groups(judge(tokenizer, self.task, problems, completions), config.group_size)
             verified = time.perf_counter()
+            reward, forward_tokens = fmean(a.verdict.outcome for g in groups for a in g), num_forward(groups)
+            groups, again_tokens = self.again(groups, sampling)
             credits, extra_tokens = self.credit(groups, sampling)
             credited = time.perf_counter()
             items = [
                 to_item(tokenizer, a, credit, config.average)
                 for group, given in zip(groups, credits, strict=True)
                 for a, credit in zip(group, given, strict=True)
-                if not config.drop_even or any(any(line) for line in given)
+                if not leave_out or any(any(line) for line in given)
             ] or [to_item(tokenizer, groups[0][0], credits[0][0])]
             items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
             row = measures(groups, credits) | {
-                "forward_tokens": num_forward(groups) + extra_tokens,
+                "reward": reward,  # of attempts from the start
+                "forward_tokens": forward_tokens + again_tokens + extra_tokens,
                 "seconds/sampling": sampled - start,
                 "seconds/verifying": verified - sampled,
                 "seconds/crediting": credited - verified,
             }
             yield replace(to_batch(items, tokenizer, {"step": step + 1}), measures=row)
+
+    def again(self, groups: Groups, sampling: Sampling) -> tuple[Groups, int]:
+        """Each group and, from the last right line of its wrong attempts, further goes at the rest; how many tokens
+        went through the model for them. What is tried is thus what the model does not do yet, not what it can."""
+        copies, tokenizer = self.config.again, self.engine.tokenizer
+        wrong = [(i, a) for i, g in enumerate(groups) for a in g if a.verdict.first_error is not None]
+        begun = [(a, starts_of_lines(tokenizer, a)[reached(a)]) for _, a in wrong]
+        more = resume(self.engine, self.task, begun, replace(sampling, seed=sampling.seed + 500_000), copies)
+        longer = [list(group) for group in groups]
+        for j, (i, _) in enumerate(wrong):
+            longer[i] += more[j * copies : (j + 1) * copies]
+        once = sum(len(a.completion.prompt_ids) + start for a, start in begun)
+        tails = sum(len(a.completion.ids) - begun[j // copies][1] for j, a in enumerate(more))
+        return longer, once + tails
 
     def credit(self, groups: Groups, sampling: Sampling) -> tuple[list[list[list[float]]], int]:
         """credits[group][attempt][line], and how many tokens more went through the model for them."""
@@ -209,7 +242,7 @@ class Practice:
     def show(self) -> Groups:
         """Try some dev problems before practice, where there is most to correct, and keep the attempts for the report:
         what each line earns when all is given to the outcome, and when credit goes line by line."""
-        problems, size = draw(self.task, "dev", NUM_SHOWN, self.config.seed), self.config.group_size
+        problems, size = draw(self.task, "dev", NUM_SHOWN, self.config.seed), self.config.eval_k
         sampling = Sampling(max_new_tokens=self.config.max_new_tokens)
         return in_groups(attempt(self.engine, self.task, problems, sampling, size), size)
 
@@ -259,6 +292,8 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
         raise UserError(
             f"credit must be one of {', '.join(known)}{closest(config.credit, known)}; got {config.credit!r}"
         )
+    if config.again and not assign and config.credit != "first_error":
+        raise UserError(f"credit {config.credit} compares whole attempts; give --again 0 and a group_size of some")
     task = task_named(config.task)
     check(config.task, task)
     start = exchange.checkpoint_of(config.start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -72,3 +72,29 @@ def attempt(
     engine: Engine, task: Task, problems: Sequence[Problem], sampling: Sampling, copies: int = 1
 ) -> list[Attempt]:
     return judge(engine.tokenizer, task, problems, sample(engine, task, problems, sampling, copies))
+
+
+def resume(
+    engine: Engine, task: Task, begun: Sequence[tuple[Attempt, int]], sampling: Sampling, copies: int = 1
+) -> list[Attempt]:
+    """Go on with each attempt after so many of its tokens, `copies` times; those of one stand together.
+
+    But: a tool is not told of the calls before that place.
+    """
+    rows = [place for place in begun for _ in range(copies)]
+    tails = engine.generate(
+        [[*a.completion.prompt_ids, *a.completion.ids[:start]] for a, start in rows],
+        sampling,
+        lambda row, call: task.step(rows[row][0].problem, (), call),
+    )
+    wholes = [
+        replace(
+            tail,
+            prompt_ids=a.completion.prompt_ids,
+            ids=a.completion.ids[:start] + tail.ids,
+            log_probs=a.completion.log_probs[:start] + tail.log_probs,
+            mask=a.completion.mask[:start] + tail.mask,
+        )
+        for (a, start), tail in zip(rows, tails, strict=True)
+    ]
+    return judge(engine.tokenizer, task, [a.problem for a, _ in rows], wholes) if rows else []
