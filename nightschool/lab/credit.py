@@ -137,6 +137,7 @@ ARMS: dict[str, Arm] = {
     "null_grpo": Arm({"credit": "grpo", "average": "sequence"}, start="careful", rates_of="grpo"),
     "min_form": Arm({"credit": "min_form", "average": "token"}, min_form, rates_of="outcome"),
 }
+PROBLEMS, ROLLOUTS = 8, 128  # an update
 OUTCOME_ARMS = ("outcome", "grpo", "dapo")
 SHORT = ("lucky", "null")  # arms of these get half the budget
 
@@ -206,9 +207,9 @@ def practise(config: Config, arm: str, seed: int, lr_scale: float, rollouts: int
             out=out,
             start=pupil(config, spec.start),
             optimizer="adamw",
-            steps=rollouts // 128,
-            problems=8,
-            group_size=16,
+            steps=rollouts // ROLLOUTS,
+            problems=PROBLEMS,
+            group_size=ROLLOUTS // PROBLEMS,
             drop_even=True,  # they have no gradient: leaving them out saves every arm their cost
             replay_tokens=0,
             max_new_tokens=64,
@@ -230,7 +231,7 @@ def practise(config: Config, arm: str, seed: int, lr_scale: float, rollouts: int
 def curve(out: Path) -> list[tuple[int, float]]:
     """(rollouts, dev pass@1) at each evaluation."""
     rows = read_jsonl(out / "metrics.jsonl")
-    return [(128 * row["step"], row["dev"]["pass@1"]) for row in rows if "dev" in row]
+    return [(ROLLOUTS * row["step"], row["dev"]["pass@1"]) for row in rows if "dev" in row]
 
 
 def examine(config: Config, checkpoint: Path, task: str, seed: int) -> list[Attempt]:
