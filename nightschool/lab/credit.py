@@ -76,7 +76,7 @@ class Lesson:
 
 LESSONS = {
     "school": Lesson(Slips(carry=0.36, count=0.18), 18, 2_000_000),
-    "warm": Lesson(Slips(carry=0.26, count=0.13), 24, 400_000, after="school"),  # 16 steps: right 2 to 6 in a hundred
+    "warm": Lesson(Slips(carry=0.32, count=0.16), 24, 400_000, after="school"),  # 16 steps: right 2 to 6 in a hundred
     "careful": Lesson(Slips(carry=0.03, count=0.02), 24, 500_000, after="warm"),  # more than 40 in a hundred
 }
 
@@ -150,7 +150,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for each arm's learning rate instead, on seed 100
-    rates: tuple[float, ...] = (0.0625, 0.125, 0.25)  # what the sweep tries; 1 = a rate of 0.004
+    rates: tuple[float, ...] = (0.03125, 0.0625, 0.125)  # what the sweep tries; 1 = a rate of 0.004
     rollouts: int = 12_288  # of an arm
     sweep_rollouts: int = 4_096
     exam_n: int = 2048  # test problems at the end of an arm
