@@ -151,7 +151,7 @@ class Config:
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for each arm's learning rate instead, on seed 100
     rates: tuple[float, ...] = (0.03125, 0.0625, 0.125)  # what the sweep tries; 1 = a rate of 0.004
-    rollouts: int = 12_288  # of an arm
+    rollouts: int = 24_576  # of an arm
     sweep_rollouts: int = 4_096
     exam_n: int = 2048  # test problems at the end of an arm
     threads: int = 0  # 0 = one a core
@@ -161,6 +161,8 @@ class Config:
         at_least(self, 0, "threads")
         if unknown := set(self.arms) - set(ARMS):
             raise UserError(f"no such arms: {', '.join(sorted(unknown))}; known: {', '.join(ARMS)}")
+        if "first_error" not in self.arms:
+            raise UserError("arms must hold first_error, which the others are held against")
 
 
 def taught(lesson: Lesson, rng: random.Random) -> Document:
