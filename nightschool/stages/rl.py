@@ -239,12 +239,14 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     origin, _ = exchange.load(start, DTYPES[dtype])
     practice = Practice(config, task, model, Engine(model, tokenizer, slots=128), assign)
 
-    def look() -> str:
+    def look() -> tuple[str, float]:
+        began = time.perf_counter()
         groups = practice.show()
         write_jsonl(run.path("rollouts.jsonl"), rows_of(groups))
-        return practice.hindrance(groups)
+        return practice.hindrance(groups), time.perf_counter() - began
 
-    if hindrance := run.settle("hindrance", look):
+    hindrance, look_seconds = run.settle("look", look)
+    if hindrance:
         print(f"rl: {hindrance}", file=sys.stderr)
     plan = QUICKSTART
     matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
@@ -268,7 +270,7 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     parts = {k: sum(row[f"seconds/{k}"] for row in rows) for k in ("sampling", "verifying", "crediting")}
     per_token = flops_per_token(model.config, config.max_new_tokens)
     run.finish(
-        seconds=end.seconds,
+        seconds=end.seconds + look_seconds,
         seconds_of=parts | {"training": end.seconds - sum(parts.values())},
         tokens=end.tokens,
         flops=end.tokens * per_token + total["forward_tokens"] * per_token // 3,
