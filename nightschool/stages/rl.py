@@ -147,7 +147,7 @@ class Practice:
 
     def evaluate(self, origin: Transformer) -> dict[str, float]:
         """pass@1 and pass@k on dev problems, always the same; kl: nats a token from `origin`, on these samples."""
-        config, tokenizer = self.config, self.engine.tokenizer
+        config, tokenizer, start = self.config, self.engine.tokenizer, time.perf_counter()
         self.engine.load(self.model)
         problems = draw(self.task, "dev", config.eval_n, config.seed)
         sampling = Sampling(max_new_tokens=config.max_new_tokens)
@@ -161,7 +161,7 @@ class Practice:
             with torch.no_grad():
                 moved += float((batch.streams["old_logp"] * batch.weights - log_probs(origin, batch)).sum())
             num_tokens += float(batch.weights.sum())
-        return row | {"kl": moved / num_tokens}
+        return row | {"kl": moved / num_tokens, "seconds": time.perf_counter() - start}
 
     def show(self) -> Groups:
         """Try some dev problems before practice, where there is most to correct, and keep the attempts for the report:
@@ -265,9 +265,11 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     )
     exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
     graduate(run, model, tokenizer, config.exam_n)
-    rows = [row for row in ([] if hindrance else read_jsonl(run.path("metrics.jsonl"))) if "rollouts" in row]
-    total = {k: sum(row[k] for row in rows) for k in ("rollouts", "sampled_tokens", "forward_tokens")}
-    parts = {k: sum(row[f"seconds/{k}"] for row in rows) for k in ("sampling", "verifying", "crediting")}
+    rows = [] if hindrance else read_jsonl(run.path("metrics.jsonl"))
+    updates = [row for row in rows if "rollouts" in row]
+    total = {k: sum(row[k] for row in updates) for k in ("rollouts", "sampled_tokens", "forward_tokens")}
+    parts = {k: sum(row[f"seconds/{k}"] for row in updates) for k in ("sampling", "verifying", "crediting")}
+    parts["evaluating"] = sum(row["dev"]["seconds"] for row in rows if "dev" in row)
     per_token = flops_per_token(model.config, config.max_new_tokens)
     run.finish(
         seconds=end.seconds + look_seconds,
