@@ -54,9 +54,7 @@ class Config:
     out: Path = Path("life/rl")  # the run folder
     start: Path = Path("life/sft")  # the run to go on from
     task: str = PRACTICE  # a name, a .jsonl file of GSM8K's form, or a .py file with `sample` and `verify`
-    credit: str = (
-        "first_error"  # line by line; outcome, grpo, maxrl: all or nothing; value, monte_carlo: by a potential
-    )
+    credit: str = "first_error"  # by line; outcome, grpo, maxrl: by the result; value, monte_carlo: by a potential
     lam: float = 1.0  # of value and monte_carlo: 1 = only a baseline, without bias; 0 = trust the potential
     continuations: int = 4  # of monte_carlo, from before each line
     average: Average = "credited"  # tokens that credit moves; token = all sampled ones; sequence = each attempt alike
