@@ -149,6 +149,7 @@ class Config:
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for each arm's learning rate instead, on seed 100
     rates: tuple[float, ...] = (0.03125, 0.0625, 0.125)  # what the sweep tries; 1 = a rate of 0.004
+    rate: float = 0.0  # one for all arms; 0 = what the sweep found for each
     rollouts: int = 12_288  # of an arm
     sweep_rollouts: int = 4_096
     exam_n: int = 2048  # test problems at the end of an arm
@@ -156,7 +157,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "rollouts", "sweep_rollouts", "exam_n")
-        at_least(self, 0, "threads")
+        at_least(self, 0, "rate", "threads")
         if unknown := set(self.arms) - set(ARMS):
             raise UserError(f"no such arms: {', '.join(sorted(unknown))}; known: {', '.join(ARMS)}")
         if "first_error" not in self.arms:
@@ -372,9 +373,9 @@ def main(config: Config) -> dict[str, Any]:
     if config.sweep:
         return sweep(config)
     path = config.results / "credit_sweep.json"
-    if not path.exists():
+    if not (config.rate or path.exists()):
         raise UserError(f"no {path}; run `nightschool lab credit --sweep` first, so that all arms are tuned alike")
-    best = read_json(path)["best"]
+    best = dict.fromkeys(ARMS, config.rate) if config.rate else read_json(path)["best"]
     rows: dict[str, list[dict[str, Any]]] = {arm: [] for arm in config.arms}
     outcomes: dict[str, dict[str, list[list[float]]]] = {"final": {}, "longer": {}}
     result: dict[str, Any] = {"command": shlex.join(["nightschool", *sys.argv[1:]]), "bars": []}
