@@ -47,21 +47,20 @@ def row(seed: int, reach: float, **more: Any) -> dict[str, Any]:
     return base | {"seconds": 60.0, "lr_scale": 0.1} | more
 
 
-def made_up() -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, list[list[float]]]]]:
+def made_up() -> dict[str, list[dict[str, Any]]]:
     reach = {"first_error": 200, "outcome": 900, "grpo": 500, "dapo": 800, "maxrl": 300, "placebo": 5000}
     arms = {arm: [row(s, r) for s in range(3)] for arm, r in reach.items()}
     arms["lucky_first_error"] = [row(s, 200) for s in range(3)]
     arms["lucky_outcome"] = [row(s, 200, lucky_rate=0.5, wrong_step_upweight_rewarded=1.0) for s in range(3)]
-    right = [[1.0] * 900 + [0.0] * 100] * 3
-    worse = [[1.0] * 860 + [0.0] * 140] * 3
-    outcomes = {"final": {"first_error": right}, "longer": {"first_error": worse}}
-    for arm in ("outcome", "grpo", "dapo"):
-        outcomes["final"][arm] = outcomes["longer"][arm] = right
-    return arms, outcomes
+    right, worse = [1.0] * 900 + [0.0] * 100, [1.0] * 860 + [0.0] * 140
+    for arm, rows in arms.items():
+        for made in rows:
+            made["right"] = {"final": right, "longer": worse if arm == "first_error" else right}
+    return arms
 
 
 def test_bars_by_hand() -> None:
-    found = {bar["name"].partition(" (")[0]: bar for bar in bars(*made_up())}
+    found = {bar["name"].partition(" (")[0]: bar for bar in bars(made_up())}
     assert found["start"]["holds"]
     assert found["rollouts_vs_grpo"]["value"] == pytest.approx(500 / 200)
     assert found["rollouts_vs_grpo"]["holds"]
@@ -77,12 +76,12 @@ def test_bars_by_hand() -> None:
 
 
 def test_the_page_shows_what_the_lab_found(tmp_path: Path) -> None:
-    arms, outcomes = made_up()
+    arms = made_up()
     result = {
         "command": "nightschool lab credit",
         "meta": {"seeds": [0, 1, 2], "commit": "0123456789abcdef"},
         "arms": {arm: {"rows": rows} for arm, rows in arms.items()},
-        "bars": bars(arms, outcomes),
+        "bars": bars(arms),
     }
     report.write(tmp_path / "credit.html", "credit", "what & why", result, GOAL)
     html = (tmp_path / "credit.html").read_text()
