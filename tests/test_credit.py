@@ -15,7 +15,7 @@ from nightschool.rl.credit import first_error, grpo, line_of_tokens, maxrl, pote
 from nightschool.rl.measures import auc, measures, pass_at
 from nightschool.rl.potential import monte_carlo, starts_of_lines, value
 from nightschool.rl.update import HIGH, LOW, policy
-from nightschool.tasks.attempt import Attempt, attempt, turns_of
+from nightschool.tasks.attempt import Attempt, attempt, resume, turns_of
 from nightschool.tasks.task import Task, Verdict, lines_of
 from nightschool.text import chat
 from nightschool.text import tokenizer as tokenizers
@@ -189,6 +189,22 @@ def test_monte_carlo_is_the_share_of_right_continuations(engine: Engine) -> None
     texts = [tokenizer.decode(ids[: starts[2]] + tail.ids) for tail in tails]
     share = sum("1" in text.removesuffix("<|im_end|>").split("\n")[-1] for text in texts) / 16
     assert values[0][0][2] == pytest.approx(share)
+
+
+def test_resuming_keeps_what_was_right(engine: Engine) -> None:
+    """Taken up again at its second line, an attempt differs from there on alone, and is judged whole."""
+    first = attempt(engine, COIN, [PROBLEM], Sampling(max_new_tokens=6), 1)[0]
+    start = 3
+    more = resume(engine, COIN, [(first, start)], Sampling(max_new_tokens=6, seed=9), copies=5)
+    assert len(more) == 5
+    for a in more:
+        made = a.completion
+        assert made.prompt_ids == first.completion.prompt_ids
+        assert made.ids[:start] == first.completion.ids[:start]
+        assert made.log_probs[:start] == first.completion.log_probs[:start]
+        assert len(made.ids) == len(made.log_probs) == len(made.mask) > start
+        assert a.verdict == COIN.verify(PROBLEM, turns_of(engine.tokenizer, made))
+    assert len({tuple(a.completion.ids) for a in more}) > 1
 
 
 def test_value_is_ridge_regression_on_the_other_groups(engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """`nightschool lab credit`: does it pay to say which step was wrong?
 
-Hypothesis: where an answer takes a dozen steps and seldom comes right, credit that stops at the first wrong step (told
+Hypothesis: where an answer takes twelve steps and seldom comes right, credit that stops at the first wrong step (told
 by a program) needs fewer attempts than credit by the outcome, and does not reward wrong turns that end well.
 
 A model of 140 thousand parameters learns running totals (world/totals.py) from a careless teacher, so that it knows how
@@ -24,7 +24,7 @@ from __future__ import annotations
 import random
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import exp
 from pathlib import Path
@@ -41,6 +41,7 @@ from nightschool.model.instinct import instinct
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.rl.credit import Assigner, first_error, reached
+from nightschool.rl.measures import lucky, shares
 from nightschool.runs import Run, read_json, read_jsonl, source, versions, write_json
 from nightschool.stages import rl
 from nightschool.tasks.attempt import Attempt, attempt
@@ -50,8 +51,11 @@ from nightschool.text import chat, tokenizer
 from nightschool.text.document import Document
 from nightschool.train.course import course
 from nightschool.train.plan import QUICKSTART
-from nightschool.world.problem import Split
 from nightschool.world.totals import Slips, totals
+
+Json = dict[str, Any]
+Interval = tuple[float, float]
+Holds = Callable[[float, float, float], bool | None]  # (value, low, high); None: only shown
 
 CARD = "A tiny model of the Qwen3 architecture that a careless teacher taught to add."
 MODEL = ModelConfig(
@@ -116,13 +120,13 @@ def min_form(group: Sequence[Attempt], temperature: float = 0.1) -> list[list[fl
 
 @dataclass(frozen=True)
 class Arm:
-    flags: dict[str, Any]  # of rl.Config
+    flags: Json  # of rl.Config
     assign: Assigner | None = None
     start: str = "warm"
     rates_of: str = ""  # the arm whose learning rate it takes; "" = its own
 
 
-LINES: dict[str, Any] = {"credit": "first_error"}
+LINES: Json = {"credit": "first_error"}
 ARMS: dict[str, Arm] = {
     "first_error": Arm(LINES),
     "outcome": Arm({"credit": "outcome", "average": "token"}),
@@ -137,8 +141,10 @@ ARMS: dict[str, Arm] = {
     "null_grpo": Arm({"credit": "grpo", "average": "sequence"}, start="careful", rates_of="grpo"),
     "min_form": Arm({"credit": "min_form", "average": "token"}, min_form, rates_of="outcome"),
 }
+PROBLEMS, ROLLOUTS = 2, 32  # an update; on the sweep's seed 128 attempts were worse for first_error and outcome alike
 OUTCOME_ARMS = ("outcome", "grpo", "dapo")
 SHORT = ("lucky", "null")  # arms of these get half the budget
+PRACTISED = ("wrong_step_upweight", "wrong_step_upweight_rewarded", "credit_auc", "frac_reward_zero_std")  # means of
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,8 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for each arm's learning rate instead, on seed 100
-    rates: tuple[float, ...] = (0.0625, 0.125, 0.25)  # what the sweep tries; 1 = a rate of 0.004
+    rates: tuple[float, ...] = (0.03125, 0.0625, 0.125)  # what the sweep tries; 1 = a rate of 0.004
+    rate: float = 0.0  # one for all arms; 0 = what the sweep found for each
     rollouts: int = 12_288  # of an arm
     sweep_rollouts: int = 4_096
     exam_n: int = 2048  # test problems at the end of an arm
@@ -156,14 +163,16 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "rollouts", "sweep_rollouts", "exam_n")
-        at_least(self, 0, "threads")
+        at_least(self, 0, "rate", "threads")
         if unknown := set(self.arms) - set(ARMS):
             raise UserError(f"no such arms: {', '.join(sorted(unknown))}; known: {', '.join(ARMS)}")
+        if "first_error" not in self.arms:
+            raise UserError("arms must hold first_error, which the others are held against")
 
 
-def taught(slips: Slips, rng: random.Random, split: Split = "train") -> Document:
-    """Totals of six to eighteen steps, one in four with its rest, as the teacher works them."""
-    problem = totals(rng, split, (6, 18), slips, lucky=rng.random() < 0.25)
+def taught(lesson: Lesson, rng: random.Random) -> Document:
+    """Totals of six to eighteen steps as the teacher works them, one in four with its rest."""
+    problem = totals(rng, "train", (6, 18), lesson.slips, lucky=rng.random() < 0.25)
     return Document(messages=problem.messages)
 
 
@@ -176,7 +185,7 @@ def pupil(config: Config, name: str) -> Path:
         if lesson.after:
             model, words = exchange.load(pupil(config, lesson.after) / "checkpoint", device.dtype)
         else:
-            pages = [text for i in range(300) for text in chat.texts(taught(lesson.slips, random.Random(i)).messages)]
+            pages = [text for i in range(300) for text in chat.texts(taught(lesson, random.Random(i)).messages)]
             words = tokenizer.train(pages, MODEL.vocab_size)
             model = Transformer(replace(MODEL, vocab_size=words.vocab_size), device.dtype)
             model.init_weights(lesson.seed)
@@ -187,7 +196,7 @@ def pupil(config: Config, name: str) -> Path:
             words,
             replace(QUICKSTART, batch_tokens=2048),
             lambda done: {"taught": 1.0},
-            sources={"taught": lambda rng, done: taught(lesson.slips, rng)},
+            sources={"taught": lambda rng, done: taught(lesson, rng)},
             tokens=lesson.tokens,
             seed=lesson.seed,
             row_length=256,
@@ -200,38 +209,41 @@ def pupil(config: Config, name: str) -> Path:
 def practise(config: Config, arm: str, seed: int, lr_scale: float, rollouts: int, out: Path) -> None:
     """`nightschool rl`, as anyone can call it, but for the credits that exist only here."""
     spec = ARMS[arm]
-    flags: dict[str, Any] = {"task": "totals", **spec.flags}
     rl.main(
         rl.Config(
             out=out,
             start=pupil(config, spec.start),
             optimizer="adamw",
-            steps=rollouts // 128,
-            problems=8,
-            group_size=16,
+            steps=rollouts // ROLLOUTS,
+            problems=PROBLEMS,
+            group_size=ROLLOUTS // PROBLEMS,
             again=0,
             drop_even=True,  # they have no gradient: leaving them out saves every arm their cost
             replay_tokens=0,
             max_new_tokens=64,
             lr_scale=lr_scale,
             decay=0.0,
-            eval_every=8,
+            eval_every=1024 // ROLLOUTS,
             eval_n=512,
             eval_k=1,
             exam_n=0,
             seed=seed,
             threads=config.threads,
             dtype="bfloat16",
-            **flags,
+            **(spec.flags | {"task": task_of(arm)}),
         ),
         spec.assign,
     )
 
 
+def task_of(arm: str) -> str:
+    return ARMS[arm].flags.get("task", "totals")
+
+
 def curve(out: Path) -> list[tuple[int, float]]:
     """(rollouts, dev pass@1) at each evaluation."""
     rows = read_jsonl(out / "metrics.jsonl")
-    return [(128 * row["step"], row["dev"]["pass@1"]) for row in rows if "dev" in row]
+    return [(ROLLOUTS * row["step"], row["dev"]["pass@1"]) for row in rows if "dev" in row]
 
 
 def examine(config: Config, checkpoint: Path, task: str, seed: int) -> list[Attempt]:
@@ -242,36 +254,28 @@ def examine(config: Config, checkpoint: Path, task: str, seed: int) -> list[Atte
     return attempt(Engine(model, words, slots=128), task_named(task), problems, Sampling(max_new_tokens=64, seed=seed))
 
 
-def results_of(config: Config, arm: str, seed: int, out: Path) -> dict[str, Any]:
-    """One row: what an arm came to on a seed. Kept beside its run, with every problem's outcome."""
+def row_of(config: Config, arm: str, seed: int, out: Path) -> Json:
+    """What an arm came to on a seed, and under "right" each test problem's outcome by exam; kept beside its run."""
     path = out / "row.json"
     if not path.exists():
-        task = ARMS[arm].flags.get("task", "totals")
+        task = task_of(arm)
         exams = {"final": examine(config, out / "checkpoint", task, seed)}
         if task == "totals":
             exams["longer"] = examine(config, out / "checkpoint", "totals_18", seed)
         right = {name: [a.verdict.outcome for a in attempts] for name, attempts in exams.items()}
-        lucky = [a.verdict.first_error is not None for a in exams["final"] if a.verdict.outcome]
-        steps = [row for row in read_jsonl(out / "metrics.jsonl") if "rollouts" in row]
+        updates = [row for row in read_jsonl(out / "metrics.jsonl") if "rollouts" in row]
+        practised = {name: [row[name] for row in updates if name in row] for name in PRACTISED}
         meta = read_json(out / "meta.json")
         row = {
             "start": start_of(config, arm, seed),
             **{name: fmean(outcomes) for name, outcomes in right.items()},
-            "lucky_rate": fmean(lucky) if lucky else 0.0,
-            **{
-                name: fmean(values) if (values := [row[name] for row in steps if name in row]) else None
-                for name in (
-                    "wrong_step_upweight",
-                    "wrong_step_upweight_rewarded",
-                    "credit_auc",
-                    "frac_reward_zero_std",
-                )
-            },
+            **shares(lucky_rate=lucky(exams["final"])),
+            **{name: fmean(values) for name, values in practised.items() if values},
             "lr_scale": read_json(out / "config.json")["config"]["lr_scale"],
             **{name: meta[name] for name in ("rollouts", "sampled_tokens", "tokens", "flops", "seconds", "seconds_of")},
             "curve": curve(out),
+            "right": right,
         }
-        write_json(out / "outcomes.json", right)
         write_json(path, row)
     return {"seed": seed} | read_json(path)
 
@@ -279,14 +283,13 @@ def results_of(config: Config, arm: str, seed: int, out: Path) -> dict[str, Any]
 def start_of(config: Config, arm: str, seed: int) -> float:
     """pass@1 on test before practice."""
     folder = pupil(config, ARMS[arm].start)
-    task = ARMS[arm].flags.get("task", "totals")
-    path = folder / f"start-{task}-{seed}.json"
+    path = folder / f"start-{task_of(arm)}-{seed}.json"
     if not path.exists():
-        write_json(path, fmean(a.verdict.outcome for a in examine(config, folder / "checkpoint", task, seed)))
+        write_json(path, fmean(a.verdict.outcome for a in examine(config, folder / "checkpoint", task_of(arm), seed)))
     return read_json(path)
 
 
-def sweep(config: Config) -> dict[str, Any]:
+def sweep(config: Config) -> Json:
     """Each arm that has a rate of its own, at each rate; the best dev pass@1 over the last two evaluations wins."""
     tried: dict[str, dict[str, float]] = {}
     for arm in (name for name in config.arms if not ARMS[name].rates_of):
@@ -307,90 +310,95 @@ def sweep(config: Config) -> dict[str, Any]:
     return best
 
 
-def meta_of(seeds: Sequence[int]) -> dict[str, Any]:
+def meta_of(seeds: Sequence[int]) -> Json:
     return {**source(), "versions": versions(), "seeds": list(seeds), "model": asdict(MODEL)}
 
 
-def bars(
-    arms: dict[str, list[dict[str, Any]]], outcomes: dict[str, dict[str, list[list[float]]]]
-) -> list[dict[str, Any]]:
-    """Every bar whose arms are there. arms[name] = rows, a seed each; outcomes[exam][name] = right or not, by seed."""
-    found: list[dict[str, Any]] = []
+def bars(arms: dict[str, list[Json]]) -> list[Json]:
+    """Every bar whose arms are there; an arm's rows are one a seed, the same seeds for all."""
+    found: list[Json] = []
 
-    def bar(
-        name: str, values: Sequence[float], bar: str, holds: Any, interval: tuple[float, float] | None = None
-    ) -> None:
-        low, high = interval or bootstrap(values)
-        value = iqm(values)
-        found.append(
-            {"name": name, "value": value, "low": low, "high": high, "bar": bar, "holds": holds(value, low, high)}
-        )
+    def bar(name: str, values: Sequence[float], asked: str, holds: Holds, between: Interval | None = None) -> None:
+        value, (low, high) = iqm(values), between or bootstrap(values)
+        verdict = holds(value, low, high)
+        found.append({"name": name, "value": value, "low": low, "high": high, "bar": asked, "holds": verdict})
 
     def column(arm: str, key: str) -> list[float]:
-        return [row[key] or 0.0 for row in arms[arm]]
+        return [row.get(key, 0.0) for row in arms[arm]]
 
     def cost(arm: str, key: str) -> list[float]:
         """Rollouts, or FLOPs, until the goal; the whole budget where it was never reached: a lower bound."""
-        return [(row[key] / row["rollouts"]) * first_crossing(row["curve"], GOAL, row["rollouts"]) for row in arms[arm]]
+        return [row[key] / row["rollouts"] * first_crossing(row["curve"], GOAL, row["rollouts"]) for row in arms[arm]]
 
     def ratio(arm: str, key: str, against: str = "first_error") -> list[float]:
         return [a / b for a, b in zip(cost(arm, key), cost(against, key), strict=True)]
 
-    low, high = START
-    bar("start", column("first_error", "start"), f"{low} to {high}", lambda v, a, b: low <= v <= high)
-    there = [arm for arm in OUTCOME_ARMS if arm in arms]
-    if there:
+    def gain(exam: str, over: str) -> tuple[list[float], Interval]:
+        """Differences of an exam on the same problems, and the 95% interval of their mean."""
+        rows = zip(arms["first_error"], arms[over], strict=True)
+        pairs = [paired(ours["right"][exam], theirs["right"][exam]) for ours, theirs in rows]
+        means = [mean for mean, _ in pairs]
+        half = 1.96 * sum(error**2 for _, error in pairs) ** 0.5 / len(pairs)
+        return means, (fmean(means) - half, fmean(means) + half)
+
+    least, most = START
+    bar("start", column("first_error", "start"), f"{least} to {most}", lambda v, low, high: least <= v <= most)
+    if there := [arm for arm in OUTCOME_ARMS if arm in arms]:
         best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
         cheapest = min(there, key=lambda arm: iqm(cost(arm, "flops")))
         highest = max(there, key=lambda arm: fmean(column(arm, "final")))
-        bar(f"rollouts_vs_grpo ({best})", ratio(best, "rollouts"), f">= {FEWER}", lambda v, a, b: v >= FEWER)
-        bar(f"flops ({cheapest})", ratio(cheapest, "flops"), f">= {FEWER}", lambda v, a, b: v >= FEWER)
+        bar(f"rollouts_vs_grpo ({best})", ratio(best, "rollouts"), f">= {FEWER}", lambda v, low, high: v >= FEWER)
+        bar(f"flops ({cheapest})", ratio(cheapest, "flops"), f">= {FEWER}", lambda v, low, high: v >= FEWER)
         for exam in ("final", "longer"):
-            values = [paired(a, b) for a, b in zip(outcomes[exam]["first_error"], outcomes[exam][highest], strict=True)]
-            means = [mean for mean, _ in values]
-            half = 1.96 * (sum(error**2 for _, error in values) ** 0.5) / len(values)
-            interval = fmean(means) - half, fmean(means) + half
-            bar(f"{exam} (less {highest})", means, f"low end >= {LOSS}", lambda v, a, b: a >= LOSS, interval)
+            means, between = gain(exam, highest)
+            bar(f"{exam} (less {highest})", means, f"low >= {LOSS}", lambda v, low, high: low >= LOSS, between)
         if "placebo" in arms:
-            bar("placebo", ratio(best, "rollouts", "placebo"), f"<= {PLACEBO}", lambda v, a, b: v <= PLACEBO)
+            speed_up = ratio(best, "rollouts", "placebo")
+            bar("placebo", speed_up, f"<= {PLACEBO}", lambda v, low, high: v <= PLACEBO)
     if "maxrl" in arms:
-        bar("rollouts_vs_maxrl", ratio("maxrl", "rollouts"), "low end > 1", lambda v, a, b: a > 1)
+        bar("rollouts_vs_maxrl", ratio("maxrl", "rollouts"), "low > 1", lambda v, low, high: low > 1)
     if {"lucky_first_error", "lucky_outcome"} <= arms.keys():
-        key = "wrong_step_upweight_rewarded"
-        bar("upweight", column("lucky_first_error", key), f"<= {UPWEIGHT}", lambda v, a, b: v <= UPWEIGHT)
-        bar("upweight of outcome", column("lucky_outcome", key), "shown beside", lambda v, a, b: None)
-        pairs = zip(column("lucky_first_error", "lucky_rate"), column("lucky_outcome", "lucky_rate"), strict=True)
-        bar("lucky", [a / max(b, 1e-9) for a, b in pairs], f"<= {LUCKY} of outcome's", lambda v, a, b: v <= LUCKY)
+        upweight, rate = "wrong_step_upweight_rewarded", "lucky_rate"
+        bar("upweight", column("lucky_first_error", upweight), f"<= {UPWEIGHT}", lambda v, low, high: v <= UPWEIGHT)
+        bar("upweight of outcome", column("lucky_outcome", upweight), "beside it", lambda v, low, high: None)
+        pairs = zip(column("lucky_first_error", rate), column("lucky_outcome", rate), strict=True)
+        of_outcome = [ours / max(theirs, 1e-9) for ours, theirs in pairs]
+        bar("lucky", of_outcome, f"<= {LUCKY} of outcome's", lambda v, low, high: v <= LUCKY)
     if {"null_first_error", "null_grpo"} <= arms.keys():
-        bar("null start", column("null_grpo", "start"), f"> {NULL}", lambda v, a, b: v > NULL)
-        bar("null speed-up", ratio("null_grpo", "rollouts", "null_first_error"), "shown", lambda v, a, b: None)
+        bar("null start", column("null_grpo", "start"), f"> {NULL}", lambda v, low, high: v > NULL)
+        bar("null speed-up", ratio("null_grpo", "rollouts", "null_first_error"), "shown", lambda v, low, high: None)
     return found
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Json:
     if config.sweep:
         return sweep(config)
     path = config.results / "credit_sweep.json"
-    if not path.exists():
+    if not (config.rate or path.exists()):
         raise UserError(f"no {path}; run `nightschool lab credit --sweep` first, so that all arms are tuned alike")
-    best = read_json(path)["best"]
-    rows: dict[str, list[dict[str, Any]]] = {arm: [] for arm in config.arms}
-    outcomes: dict[str, dict[str, list[list[float]]]] = {"final": {}, "longer": {}}
-    result: dict[str, Any] = {"command": shlex.join(["nightschool", *sys.argv[1:]]), "bars": []}
-    for place, seed in enumerate(config.seeds):
+    best = dict.fromkeys(ARMS, config.rate) if config.rate else read_json(path)["best"]
+    rows: dict[str, list[Json]] = {arm: [] for arm in config.arms}
+    result: Json = {}
+    for num_seeds, seed in enumerate(config.seeds, 1):
         for arm in config.arms:
             out = config.out / f"seed-{seed}" / arm
             rollouts = config.rollouts // (2 if arm.startswith(SHORT) else 1)
             practise(config, arm, seed, best[ARMS[arm].rates_of or arm], rollouts, out)
-            rows[arm].append(results_of(config, arm, seed, out))
-            for exam, right in read_json(out / "outcomes.json").items():
-                outcomes[exam].setdefault(arm, []).append(right)
-            result["meta"] = meta_of(config.seeds[: place + 1])
-            result["arms"] = {name: {"rows": found} for name, found in rows.items() if found}
+            rows[arm].append(row_of(config, arm, seed, out))
+            # seeds that all arms have; while the first is under way, the arms that have it
+            full = num_seeds if arm == config.arms[-1] else max(1, num_seeds - 1)
+            result = {
+                "command": shlex.join(["nightschool", *sys.argv[1:]]),
+                "meta": meta_of(config.seeds[:num_seeds]),
+                "arms": {
+                    name: {"rows": [{k: v for k, v in row.items() if k != "right"} for row in found]}
+                    for name, found in rows.items()
+                    if found
+                },
+                "bars": bars({name: found[:full] for name, found in rows.items() if len(found) >= full}),
+            }
             write_json(config.results / "credit.json", result)
+            report.write(config.results / "credit.html", "credit", __doc__ or "", result, GOAL)
             last = rows[arm][-1]
             print(f"seed {seed} {arm:18} {last['start']:.3f} -> {last['final']:.3f}", file=sys.stderr, flush=True)
-        result["bars"] = bars(rows, outcomes)
-        write_json(config.results / "credit.json", result)
-        report.write(config.results / "credit.html", "credit", __doc__ or "", result, GOAL)
     return {bar["name"]: bar["value"] for bar in result["bars"]}

@@ -62,4 +62,4 @@ def write(path: Path, title: str, about: str, result: dict[str, Any], goal: floa
 
 
 def numbers_of(rows: Sequence[dict[str, Any]], key: str) -> list[float]:
-    return [row[key] for row in rows if isinstance(row[key], int | float)]
+    return [row[key] for row in rows if isinstance(row.get(key), int | float)]
