@@ -37,7 +37,9 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds
     "serve": "OpenAI-compatible server with a web page",
     "import": "take in a Qwen3, Qwen2 or Llama model, from a folder or the hub",
     "export": "a checkpoint for other programs: a Hugging Face directory, or GGUF for llama.cpp and Ollama",
+    "lab": "a controlled experiment: lab credit",
 }
+LABS = ("credit",)  # nightschool/lab/NAME.py, each with a Config and a main of its own
 
 SHARED = ("pretrain", "sft", "rl", "night")  # the verbs that several ranks can share, started by torchrun
 
@@ -70,7 +72,12 @@ def run(argv: list[str]) -> None:
         raise UserError(f"unknown verb {verb!r}{closest(verb, list(VERBS)) or '; see nightschool --help'}")
     if ranks.size() > 1 and verb not in SHARED:
         raise UserError(f"{verb} works in one process; start it without torchrun")
-    stage = importlib.import_module(f"nightschool.stages.{verb}{'_' * iskeyword(verb)}")
+    module = f"stages.{verb}{'_' * iskeyword(verb)}"
+    if verb == "lab":
+        if not rest or rest[0] not in LABS:
+            raise UserError(f"which lab? one of {' '.join(LABS)}")
+        verb, module, rest = f"lab {rest[0]}", f"lab.{rest[0]}", rest[1:]
+    stage = importlib.import_module(f"nightschool.{module}")
     config = parse(stage.Config, rest, f"nightschool {verb}")
     with ranks.joined():
         headline = stage.main(config)

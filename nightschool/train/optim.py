@@ -65,14 +65,14 @@ class Piece:
 Bucket = list[Piece | None]  # the piece of each rank, all of one size; None where there are fewer pieces than ranks
 
 
-def pieces_of(model: nn.Module, num_ranks: int) -> list[Piece]:
+def pieces_of(model: nn.Module, num_ranks: int, muon: bool = True) -> list[Piece]:
     """Everything to train, in the model's order; embeddings and head in equal shares of rows and what remains."""
     pieces = []
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
         rows = p.shape[0]
-        if p.ndim == 2 and not any(part in name for part in NO_MUON):
+        if muon and p.ndim == 2 and not any(part in name for part in NO_MUON):
             pieces.append(Piece(name, p, slice(0, rows), MUON))
             continue
         share = rows // num_ranks if p.ndim == 2 else rows
@@ -120,6 +120,7 @@ class Optimizer:
         weight_decay: float = 0.0,  # of the matrices; per unit of learning rate, as in AdamW
         adam_weight_decay: float = 0.0,
         dtype: torch.dtype = torch.bfloat16,  # to orthogonalise in; float32 where bfloat16 is slow
+        muon: bool = True,  # False: AdamW for the matrices too, at embed_lr
     ) -> None:
         self.matrix_lr, self.embed_lr, self.norm_lr = matrix_lr, embed_lr, norm_lr
         self.momentum, self.betas, self.eps = momentum, betas, eps
@@ -127,7 +128,7 @@ class Optimizer:
         self.dtype = dtype
         self.num_steps = 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.pieces = pieces_of(model, ranks.size())
+        self.pieces = pieces_of(model, ranks.size(), muon)
         self.buckets = deal(self.pieces, ranks.size())
         mine = {bucket[ranks.rank()] for bucket in self.buckets}
         self.own = [piece for piece in self.pieces if piece in mine]
