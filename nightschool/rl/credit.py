@@ -85,13 +85,13 @@ def line_of_tokens(tokenizer: Tokenizer, attempt: Attempt) -> list[int]:
     the last turn; -1 for what tools said. A line's newline belongs to it, and so does the end of a tool call's turn.
     """
     made, lines, first = attempt.completion, list[int](), 0
-    call_start = tokenizer.special[CALL_START]
+    call_start = tokenizer.special.get(CALL_START)
     for sampled, pairs in groupby(zip(made.ids, made.mask, strict=True), key=lambda pair: pair[1]):
         ids = [id for id, _ in pairs]
         if not sampled:
             lines += [-1] * len(ids)
             continue
-        turn = chat.parse(tokenizer.decode(ids))
+        turn = chat.said(tokenizer, ids)
         num_content = turn.content.count("\n") + 1 if turn.content else 0
         newlines = num_calls = 0
         for id in ids:
