@@ -4,7 +4,7 @@ Hypothesis: where an answer takes twelve steps and seldom comes right, credit th
 by a program) needs fewer attempts than credit by the outcome, and does not reward wrong turns that end well.
 
 A model of 140 thousand parameters learns running totals (world/totals.py) from a careless teacher, so that it knows how
-and slips as he does. Each arm practises from that one start (a seed draws the problems and the samples), by
+and slips as he does. Each arm practises from that one start (a seed draws the problems), by
 `nightschool rl` with the flags below: equal problems, attempts and optimizer, and a learning rate of its own, found by
 `--sweep` on another seed. Dev problems are for the curves; the final exam is on test problems, the same for all arms
 of a seed. Tiny models, and no more is claimed. But: on a CPU only.

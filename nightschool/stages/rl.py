@@ -37,7 +37,7 @@ from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
 from nightschool.tasks.attempt import attempt, judge, resume, sample
 from nightschool.tasks.exam import graduate
 from nightschool.tasks.named import PRACTICE, task_named
-from nightschool.tasks.task import Task, lines_of
+from nightschool.tasks.task import Task, Verdict, lines_of
 from nightschool.tasks.world import draw
 from nightschool.text.corpus import Mixture
 from nightschool.text.packing import Batch
@@ -200,10 +200,8 @@ class Practice:
         assign = self.assign or ASSIGNERS["outcome"]
         if any(any(line) for group in groups for line in assign(group)):
             return ""
-        problems, sampling = (
-            draw(self.task, "dev", 8, self.config.seed + 1),
-            Sampling(max_new_tokens=self.config.max_new_tokens),
-        )
+        problems = draw(self.task, "dev", 8, self.config.seed + 1)
+        sampling = Sampling(max_new_tokens=self.config.max_new_tokens)
         more = in_groups(attempt(self.engine, self.task, problems, sampling, 64), 64)
         if any(any(line) for group in more for line in assign(group)):
             return ""
@@ -233,10 +231,12 @@ def rows_of(groups: Groups) -> list[dict[str, Any]]:
 
 
 def check(name: str, task: Task) -> None:
-    """Refuse a task whose verifier turns its own gold answer down."""
+    """Refuse a task whose verifier turns its own gold answer down, or judges another number of lines than it has."""
     problem = draw(task, "train", 1, seed=0)[0]
-    verdict = task.verify(problem, problem.messages[1:])
-    if verdict.outcome != 1 or verdict.first_error is not None:
+    gold = problem.messages[1:]
+    verdict = task.verify(problem, gold)
+    judged = isinstance(verdict, Verdict) and len(verdict.steps) in (0, len(lines_of(gold)))
+    if not judged or verdict.outcome != 1 or verdict.first_error is not None:
         raise UserError(f"task {name}: its own gold answer gets {verdict}; mend `verify` or `sample`")
 
 
