@@ -323,6 +323,7 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
         value, (low, high) = iqm(values), between or bootstrap(values)
         verdict = holds(value, low, high)
         found.append({"name": name, "value": value, "low": low, "high": high, "bar": asked, "holds": verdict})
+        found[-1]["num_seeds"] = len(values)
 
     def column(arm: str, key: str) -> list[float]:
         return [row.get(key, 0.0) for row in arms[arm]]
