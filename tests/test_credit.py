@@ -85,6 +85,8 @@ def test_min_form_by_hand() -> None:
 def test_placebo_deals_the_same_verdicts_to_others() -> None:
     assert sorted(placebo(GROUP)) == sorted(first_error(GROUP))
     assert placebo(GROUP) == placebo(GROUP)
+    ragged = [*GROUP, attempt_of(0.0, (True,), 1), attempt_of(0.0, (True, True, True, False), 3)]
+    assert [len(c) for c in placebo(ragged)] == [3, 3, 3, 3, 2, 5]  # one was as long as another's verdict, and crashed
 
 
 def test_pass_at_by_hand() -> None:

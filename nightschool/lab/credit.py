@@ -103,7 +103,9 @@ def partial(group: Sequence[Attempt]) -> list[list[float]]:
 def placebo(group: Sequence[Attempt]) -> list[list[float]]:
     verdicts = [a.verdict for a in group]
     random.Random(group[0].problem.key).shuffle(verdicts)
-    return first_error([replace(a, verdict=verdict) for a, verdict in zip(group, verdicts, strict=True)])
+    credits = first_error([replace(a, verdict=verdict) for a, verdict in zip(group, verdicts, strict=True)])
+    lengths = [len(a.verdict.steps) + 1 for a in group]  # each attempt's own: what is missing is as the stop's
+    return [[*c, *[c[-1]] * n][:n] for c, n in zip(credits, lengths, strict=True)]
 
 
 def min_form(group: Sequence[Attempt], temperature: float = 0.1) -> list[list[float]]:
@@ -322,6 +324,7 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
         value, (low, high) = iqm(values), between or bootstrap(values)
         verdict = holds(value, low, high)
         found.append({"name": name, "value": value, "low": low, "high": high, "bar": asked, "holds": verdict})
+        found[-1]["num_seeds"] = len(values)
 
     def column(arm: str, key: str) -> list[float]:
         return [row.get(key, 0.0) for row in arms[arm]]
