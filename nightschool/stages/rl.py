@@ -4,8 +4,8 @@ Each update: draw problems, try each, have every line judged, take wrong attempt
 turn verdicts into credit, and take one step. Some pages of school are replayed beside them, so that nothing else is
 forgotten. Every step logs what the attempts were like (rl/measures.py); pass@k and the distance from the start are
 taken on dev at intervals. But: one update for each batch of attempts; a start that never succeeds is sent back to
-school instead of being practised; of several ranks each tries its share of the problems, and all take up the same
-wrong attempts.
+school instead of being practised; of several ranks each tries its share of the problems, and the first alone takes up
+what is wrong.
 """
 
 from __future__ import annotations
@@ -124,8 +124,7 @@ class Practice:
             groups = in_groups(attempts, config.group_size)
             verified = time.perf_counter()
             reward, forward_tokens = fmean(a.verdict.outcome for g in groups for a in g), num_forward(groups)
-            groups, again_tokens = self.again(groups, sampling)
-            credits, extra_tokens = self.credit(groups, sampling)
+            groups, credits, more_tokens = ranks.first(partial(self.credited, groups, sampling))
             credited = time.perf_counter()
             items = [
                 to_item(tokenizer, a, credit, config.average)
@@ -136,12 +135,18 @@ class Practice:
             items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
             row = measures(groups, credits) | {
                 "reward": reward,  # of attempts from the start
-                "forward_tokens": forward_tokens + again_tokens + extra_tokens,
+                "forward_tokens": forward_tokens + more_tokens,
                 "seconds/sampling": sampled - start,
                 "seconds/verifying": verified - sampled,
                 "seconds/crediting": credited - verified,
             }
             yield replace(to_batch(items, tokenizer, {"step": step + 1}), measures=row)
+
+    def credited(self, groups: Groups, sampling: Sampling) -> tuple[Groups, list[list[list[float]]], int]:
+        """`again` and `credit`: groups, their credits, tokens. In one hand, for ranks round differently."""
+        groups, again_tokens = self.again(groups, sampling)
+        credits, credit_tokens = self.credit(groups, sampling)
+        return groups, credits, again_tokens + credit_tokens
 
     def again(self, groups: Groups, sampling: Sampling) -> tuple[Groups, int]:
         """Each group and, from the last right line of its wrong attempts, further goes at the rest; how many tokens
