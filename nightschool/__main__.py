@@ -31,7 +31,9 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config a
     "report": "write one report.html from what the runs of a life wrote",
     "chat": "talk to a model in the terminal",
     "serve": "OpenAI-compatible server with a web page",
+    "lab": "a controlled experiment: lab credit",
 }
+LABS = ("credit",)  # nightschool/lab/NAME.py, each with a Config and a main of its own
 
 MENDS = {  # errors of the machine that the caller can mend; any other is ours and keeps its traceback
     errno.ENOSPC: "free some space, then the same command goes on",
@@ -60,7 +62,12 @@ def run(argv: list[str]) -> None:
         return
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb!r}{closest(verb, list(VERBS)) or '; see nightschool --help'}")
-    stage = importlib.import_module(f"nightschool.stages.{verb}")
+    module = f"stages.{verb}"
+    if verb == "lab":
+        if not rest or rest[0] not in LABS:
+            raise UserError(f"which lab? one of {' '.join(LABS)}")
+        verb, module, rest = f"lab {rest[0]}", f"lab.{rest[0]}", rest[1:]
+    stage = importlib.import_module(f"nightschool.{module}")
     headline = stage.main(parse(stage.Config, rest, f"nightschool {verb}"))
     if headline is not None:
         print(json.dumps(headline), flush=True)

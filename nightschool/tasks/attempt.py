@@ -41,20 +41,34 @@ def complete(engine: Engine, questions: Sequence[str], sampling: Sampling) -> li
     return [chat.parse(engine.tokenizer.decode(c.ids)).content for c in completions]
 
 
+def sample(
+    engine: Engine, task: Task, problems: Sequence[Problem], sampling: Sampling, copies: int = 1
+) -> list[Completion]:
+    """Try each problem `copies` times, tools answered by the task; the copies of one problem stand together."""
+    prompts = chat.render_many(engine.tokenizer, [task.start(p) for p in problems], generate=True)
+    asked = [p for p in problems for _ in range(copies)]
+    so_far: list[list[Message]] = [[] for _ in asked]  # each attempt's calls and what they gave
+
+    def tool(row: int, call: dict[str, Any]) -> str:
+        observation = task.step(asked[row], so_far[row], call)
+        so_far[row] += [Message("assistant", "", (call,)), Message("tool", observation)]
+        return observation
+
+    return engine.generate([ids for ids, _ in prompts for _ in range(copies)], sampling, tool)
+
+
+def judge(
+    tokenizer: Tokenizer, task: Task, problems: Sequence[Problem], completions: Sequence[Completion]
+) -> list[Attempt]:
+    """Have each completion of `sample` verified."""
+    copies, attempts = len(completions) // len(problems), []
+    for i, completion in enumerate(completions):
+        problem, transcript = problems[i // copies], turns_of(tokenizer, completion)
+        attempts.append(Attempt(problem, completion, transcript, task.verify(problem, transcript)))
+    return attempts
+
+
 def attempt(
     engine: Engine, task: Task, problems: Sequence[Problem], sampling: Sampling, copies: int = 1
 ) -> list[Attempt]:
-    """Try each problem `copies` times, tools answered by the task; the copies of one problem stand together."""
-    tokenizer = engine.tokenizer
-    prompts = chat.render_many(tokenizer, [task.start(p) for p in problems], generate=True)
-    asked = [p for p in problems for _ in range(copies)]
-
-    def tool(row: int, call: dict[str, Any]) -> str:
-        return task.step(asked[row], (), call)
-
-    completions = engine.generate([ids for ids, _ in prompts for _ in range(copies)], sampling, tool)
-    attempts = []
-    for problem, completion in zip(asked, completions, strict=True):
-        transcript = turns_of(tokenizer, completion)
-        attempts.append(Attempt(problem, completion, transcript, task.verify(problem, transcript)))
-    return attempts
+    return judge(engine.tokenizer, task, problems, sample(engine, task, problems, sampling, copies))

@@ -45,6 +45,7 @@ class Optimizer:
         weight_decay: float = 0.0,  # of the matrices; per unit of learning rate, as in AdamW
         adam_weight_decay: float = 0.0,
         dtype: torch.dtype = torch.bfloat16,  # to orthogonalise in; float32 where bfloat16 is slow
+        muon: bool = True,  # False: AdamW for the matrices too, at embed_lr
     ) -> None:
         self.matrix_lr, self.embed_lr, self.norm_lr = matrix_lr, embed_lr, norm_lr
         self.momentum, self.betas, self.eps = momentum, betas, eps
@@ -56,7 +57,7 @@ class Optimizer:
         self.others: dict[str, nn.Parameter] = {}
         self.state: dict[str, Tensor] = {}
         for name, p in model.named_parameters():
-            if p.ndim == 2 and "embed" not in name and "lm_head" not in name:
+            if muon and p.ndim == 2 and "embed" not in name and "lm_head" not in name:
                 self.stacks.setdefault((min(p.shape), max(p.shape)), []).append((name, p))
                 self.state[f"{name}.momentum"] = torch.zeros_like(p)
             else:
