@@ -23,7 +23,20 @@ from nightschool.__main__ import main
         ("tokenizer --out {other}", "holds a run of 'sft', not 'tokenizer'"),
         ("sft --start nowhere --out {out}/sft", "no checkpoint in nowhere"),
         ("rl --start nowhere --out {out}/rl", "no checkpoint in nowhere"),
-        ("rl --credit luck", "credit must be one of outcome, first_error"),
+        ("rl --credit luck", "credit must be one of outcome, grpo"),
+        ("rl --credit outcom", "did you mean outcome"),
+        ("rl --lam 2", "lam must be at most 1; got 2.0"),
+        ("rl --credit value --problems 1", "credit value needs problems of at least 2"),
+        ("rl --task trase --start {jokes}", "no task 'trase'; did you mean trace?"),
+        ("rl --task nowhere.py --start {jokes}", "no file nowhere.py"),
+        ("rl --task nowhere.jsonl --start {jokes}", "no file nowhere.jsonl"),
+        ("rl --task {torn} --start {jokes}", "every line must be"),
+        ("rl --task {lame} --start {jokes}", "must define verify"),
+        ("rl --task {wrong} --start {jokes}", "its own gold answer gets"),
+        ("lab", "which lab? one of credit"),
+        ("lab credits", "which lab? one of credit"),
+        ("lab credit --arms grop --results {out}", "no such arms: grop"),
+        ("lab credit --results {out}", "run `nightschool lab credit --sweep` first"),
         ("rl --group-size 1", "group_size must be at least 2; got 1"),
         ("night --start nowhere --out {out}/night", "no checkpoint in nowhere"),
         ("evaluate nowhere", "no checkpoint in nowhere"),
@@ -58,11 +71,21 @@ def test_one_line_and_exit_code_2(argv: str, line: str, tmp_path: Path, capsys: 
     jokes, torn = tmp_path / "jokes.jsonl", tmp_path / "torn.jsonl"
     jokes.write_text('"one"\n"two"\n')
     torn.write_text('"one"\n{"text": "tw')
+    lame, wrong = tmp_path / "lame.py", tmp_path / "wrong.py"
+    lame.write_text("def sample(rng, split): ...")
+    wrong.write_text(
+        "from nightschool.world.problem import Problem\n"
+        "from nightschool.tasks.task import Verdict\n"
+        "def sample(rng, split): return Problem('own', '', 'k', '1+1', '2')\n"
+        "def verify(problem, transcript): return Verdict(0.0)\n"
+    )
     other.mkdir()
     (other / "config.json").write_text('{"verb": "sft", "config": {}, "settled": {}}')
     out.mkdir()
     before = sorted(p for p in tmp_path.rglob("*") if p.name not in (".lock",))
-    assert main(argv.format(file=file, other=other, out=out, jokes=jokes, torn=torn).split()) == 2
+    assert (
+        main(argv.format(file=file, other=other, out=out, jokes=jokes, torn=torn, lame=lame, wrong=wrong).split()) == 2
+    )
     said = capsys.readouterr()
     assert said.out == ""
     (only,) = said.err.splitlines()

@@ -37,7 +37,6 @@ def steps_judged(attempts: Sequence[Attempt], credits: Sequence[Sequence[float]]
     """Of tasks that verify steps: lucky_rate, right answers with a wrong step in them; wrong_step_upweight, wrong steps
     that credit makes likelier, and the same among the right answers, where outcome reward does it to all of them;
     credit_auc, how often a first wrong step earned less than a right one before it."""
-    right = [a.verdict.first_error is not None for a in attempts if a.verdict.outcome >= 1]
     wrong = [
         (line > 0, a.verdict.outcome >= 1)
         for a, credit in zip(attempts, credits, strict=True)
@@ -50,13 +49,22 @@ def steps_judged(attempts: Sequence[Attempt], credits: Sequence[Sequence[float]]
         for a, credit in zip(attempts, credits, strict=True)
         if a.verdict.first_error is not None and reached(a) < len(a.verdict.steps)
     ]
-    shares = {
-        "lucky_rate": right,
-        "wrong_step_upweight": [up for up, _ in wrong],
-        "wrong_step_upweight_rewarded": [up for up, rewarded in wrong if rewarded],
-    }
-    row = {name: sum(share) / len(share) for name, share in shares.items() if share}
+    row = shares(
+        lucky_rate=lucky(attempts),
+        wrong_step_upweight=[up for up, _ in wrong],
+        wrong_step_upweight_rewarded=[up for up, rewarded in wrong if rewarded],
+    )
     return row | ({"credit_auc": auc(good, bad)} if good and bad else {})
+
+
+def lucky(attempts: Sequence[Attempt]) -> list[bool]:
+    """Of each right answer: is it over a wrong step?"""
+    return [a.verdict.first_error is not None for a in attempts if a.verdict.outcome >= 1]
+
+
+def shares(**kinds: Sequence[bool]) -> dict[str, float]:
+    """The share of True in each; of nothing there is none."""
+    return {name: sum(kind) / len(kind) for name, kind in kinds.items() if kind}
 
 
 def auc(high: Sequence[float], low: Sequence[float]) -> float:

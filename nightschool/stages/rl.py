@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,19 +24,19 @@ from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
-from nightschool.rl.credit import ASSIGNERS, Assigner, potential, spread
-from nightschool.rl.measures import measures, pass_at, steps_judged
+from nightschool.rl.batch import Average, Groups, in_groups, num_forward, to_batch, to_item, to_replay
+from nightschool.rl.credit import ASSIGNERS, Assigner, potential
+from nightschool.rl.measures import lucky, measures, pass_at, shares
 from nightschool.rl.potential import monte_carlo, value
 from nightschool.rl.update import Clip, policy
 from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
-from nightschool.tasks.attempt import Attempt, attempt, judge, sample
+from nightschool.tasks.attempt import attempt, judge, sample
 from nightschool.tasks.exam import graduate
 from nightschool.tasks.named import PRACTICE, task_named
 from nightschool.tasks.task import Task, lines_of
 from nightschool.tasks.world import draw
 from nightschool.text.corpus import Mixture
-from nightschool.text.packing import Batch, Item, collate
-from nightschool.text.tokenizer import Tokenizer
+from nightschool.text.packing import Batch
 from nightschool.train.loop import train
 from nightschool.train.losses import log_probs
 from nightschool.train.optim import Optimizer
@@ -47,9 +47,6 @@ from nightschool.world import school
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, after practice with a verifier."
 POTENTIALS = ("value", "monte_carlo")
 NUM_SHOWN = 32  # dev problems whose attempts are kept for the report
-
-Average = Literal["credited", "token", "sequence"]
-Groups = list[list[Attempt]]
 
 
 @dataclass(frozen=True)
@@ -93,46 +90,6 @@ class Config:
             raise UserError(f"lam must be at most 1; got {self.lam!r}")
         if self.credit == "value" and self.problems < 2:
             raise UserError("credit value needs problems of at least 2: it judges each by the others; got 1")
-
-
-def to_item(tokenizer: Tokenizer, attempt: Attempt, credit: Sequence[float], average: Average = "credited") -> Item:
-    """An attempt with its per-token streams. The prompt has weight 0."""
-    made, prompt = attempt.completion, [0.0] * len(attempt.completion.prompt_ids)
-    adv = spread(tokenizer, attempt, credit)
-    share = {
-        "credited": [float(a != 0) for a in adv],
-        "token": [1.0] * len(adv),
-        "sequence": [1 / max(sum(made.mask), 1)] * len(adv),
-    }[average]
-    return Item(
-        made.prompt_ids + made.ids,
-        prompt + [float(m) for m in made.mask],
-        {
-            "adv": prompt + adv,
-            "old_logp": prompt + made.log_probs,
-            "share": prompt + share,
-            "ce_weight": [0.0] * (len(prompt) + len(adv)),
-        },
-    )
-
-
-def to_replay(item: Item) -> Item:
-    zero = [0.0] * len(item.ids)
-    return Item(item.ids, item.mask, {"adv": zero, "old_logp": zero, "share": zero, "ce_weight": item.mask})
-
-
-def to_batch(items: Sequence[Item], tokenizer: Tokenizer, cursor: dict[str, Any] | None = None) -> Batch:
-    longest = -(-max(item.num_positions for item in items) // 32) * 32  # few shapes: see losses.learned
-    return collate([[item] for item in items], longest, tokenizer.end_of_text, packed=False, cursor=cursor)
-
-
-def num_forward(groups: Groups) -> int:
-    """Tokens that sampling computed: the prompt of a group once, and what was added to it."""
-    return sum(len(g[0].completion.prompt_ids) + sum(len(a.completion.ids) for a in g) for g in groups)
-
-
-def in_groups(attempts: Sequence[Attempt], size: int) -> Groups:
-    return [list(attempts[i : i + size]) for i in range(0, len(attempts), size)]
 
 
 @dataclass(frozen=True)
@@ -195,9 +152,9 @@ class Practice:
         problems = draw(self.task, "dev", config.eval_n, config.seed)
         sampling = Sampling(max_new_tokens=config.max_new_tokens)
         attempts = attempt(self.engine, self.task, problems, sampling, config.eval_k)
-        groups, none = in_groups(attempts, config.eval_k), [[0.0]] * len(attempts)
+        groups = in_groups(attempts, config.eval_k)
         row = {f"pass@{k}": pass_at(k, groups) for k in sorted({1, config.eval_k})}
-        row |= {k: v for k, v in steps_judged(attempts, none).items() if k == "lucky_rate"}
+        row |= shares(lucky_rate=lucky(attempts))
         moved = num_tokens = 0.0
         for i in range(0, len(attempts), 128):
             batch = to_batch([to_item(tokenizer, a, [0.0]) for a in attempts[i : i + 128]], tokenizer)
@@ -213,15 +170,22 @@ class Practice:
         sampling = Sampling(max_new_tokens=self.config.max_new_tokens)
         return in_groups(attempt(self.engine, self.task, problems, sampling, size), size)
 
-    def viable(self, groups: Groups) -> bool:
-        """Is there anything to go by? Where credit tells none of these attempts from another, 64 at each of eight
-        problems decide."""
-        sampling = Sampling(max_new_tokens=self.config.max_new_tokens)
-        if any(any(line) for given in self.credit(groups, sampling)[0] for line in given):
-            return True
-        problems = draw(self.task, "dev", 8, self.config.seed + 1)
-        groups = in_groups(attempt(self.engine, self.task, problems, sampling, 64), 64)
-        return any(any(line) for given in self.credit(groups, sampling)[0] for line in given)
+    def hindrance(self, groups: Groups) -> str:
+        """Why practice would be burnt time, or "". Where these attempts cannot be told from one another, 64 at each of
+        eight problems decide."""
+        assign = self.assign or ASSIGNERS["outcome"]
+        if any(any(line) for group in groups for line in assign(group)):
+            return ""
+        problems, sampling = (
+            draw(self.task, "dev", 8, self.config.seed + 1),
+            Sampling(max_new_tokens=self.config.max_new_tokens),
+        )
+        more = in_groups(attempt(self.engine, self.task, problems, sampling, 64), 64)
+        if any(any(line) for group in more for line in assign(group)):
+            return ""
+        if more[0][0].verdict.outcome >= 1:
+            return "nothing to learn: every attempt is right; choose harder problems"
+        return "not viable yet: pass@64 is 0; go on with sft, or choose easier problems"
 
 
 def rows_of(groups: Groups) -> list[dict[str, Any]]:
@@ -259,12 +223,13 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
         raise UserError(
             f"credit must be one of {', '.join(known)}{closest(config.credit, known)}; got {config.credit!r}"
         )
-    start, task = exchange.checkpoint_of(config.start), task_named(config.task)
+    task = task_named(config.task)
     check(config.task, task)
+    start = exchange.checkpoint_of(config.start)
     run = Run.open(config.out, "rl", config)
     if not run.done:
         practise(run, config, start, task, assign or ASSIGNERS.get(config.credit))
-    return {name: run.meta[name] for name in ("seconds", "tokens", "rollouts", "viable")}
+    return {name: run.meta[name] for name in ("seconds", "tokens", "rollouts", "hindrance")}
 
 
 def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner | None) -> None:
@@ -274,21 +239,20 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     origin, _ = exchange.load(start, DTYPES[dtype])
     practice = Practice(config, task, model, Engine(model, tokenizer, slots=128), assign)
 
-    def look() -> bool:
+    def look() -> str:
         groups = practice.show()
         write_jsonl(run.path("rollouts.jsonl"), rows_of(groups))
-        return practice.viable(groups)
+        return practice.hindrance(groups)
 
-    viable = run.settle("viable", look)
-    if not viable:
-        print("rl: not viable yet: pass@64 is 0; go on with sft, or practise on easier problems", file=sys.stderr)
+    if hindrance := run.settle("hindrance", look):
+        print(f"rl: {hindrance}", file=sys.stderr)
     plan = QUICKSTART
     matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
     end = train(
         run,
         model,
         Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=config.optimizer == "muon"),
-        lambda cursor: practice.batches(cursor.get("step", 0) if viable else config.steps),
+        lambda cursor: practice.batches(config.steps if hindrance else cursor.get("step", 0)),
         partial(policy, clip=config.clip),
         schedule=lambda done: warm_stay_decay(done, warmup=0.05, decay=config.decay),
         num_steps=config.steps,
@@ -299,7 +263,7 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     )
     exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
     graduate(run, model, tokenizer, config.exam_n)
-    rows = [row for row in read_jsonl(run.path("metrics.jsonl")) if "rollouts" in row] if viable else []
+    rows = [row for row in ([] if hindrance else read_jsonl(run.path("metrics.jsonl"))) if "rollouts" in row]
     total = {k: sum(row[k] for row in rows) for k in ("rollouts", "sampled_tokens", "forward_tokens")}
     parts = {k: sum(row[f"seconds/{k}"] for row in rows) for k in ("sampling", "verifying", "crediting")}
     per_token = flops_per_token(model.config, config.max_new_tokens)
@@ -312,6 +276,6 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         threads=device.threads,
         dtype=dtype,
         credit=config.credit,
-        viable=viable,
+        hindrance=hindrance,
         **total,
     )
