@@ -12,14 +12,15 @@ what surprises); personas: 2406.20094; several in one context: 2510.01171.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 from nightschool.model.sampling import Sampling
 from nightschool.night.diversity import byar
 from nightschool.text.document import Document
-
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, min_p=0.0)  # what the model believes, whole
 LEAST, MOST = 0.5, 2.0  # weight of a text by its surprise
@@ -71,10 +72,9 @@ def weights(surprises: Sequence[float]) -> list[float]:
     return [w * scale for w in bounded]
 
 
-def mixed(real: Sequence[Document], made: Sequence[Document], num: int, floor: float, rng: random.Random) -> list[Document]:
-    """num documents in random order, of which at least the share `floor` is real: of each side drawn without repeats
-    while they last. Real ones also fill the place of what was not made."""
-    num_made = min(len(made), num - round(num * floor))
-    rest = num - num_made
-    whole = [document for _ in range(rest // len(real)) for document in real] if real else []
-    return rng.sample([*whole, *rng.sample(real, rest - len(whole)), *rng.sample(made, num_made)], num)
+def mixed(real: Sequence[Document], made: Sequence[Document], floor: float, rng: random.Random) -> list[Document]:
+    """All that was made, over as many real documents as make up the share `floor` of the whole (0 to below 1), in
+    random order. Real ones are taken in turn, and again where there are too few."""
+    num_real = math.ceil(len(made) * floor / (1 - floor))
+    whole = [*made, *islice(cycle(rng.sample(real, len(real))), num_real)]
+    return rng.sample(whole, len(whole))

@@ -1,0 +1,526 @@
+"""`nightschool lab collapse`: each sample looks fine, together they say three jokes. What keeps a loop of models alive?
+
+Hypothesis: models that learn from the words of the one before lose what is rare while all they say stays right; words
+made with chance from outside, capped by kind, weighted by surprise, on a floor of a tenth real text keep it.
+
+The world is the jokes of world/jokes.py: 320 kinds (topic, mechanism, punchline) with Zipf weights in 704 texts of known
+probability. A model of 175 thousand parameters learns from real jokes; for ten generations it then learns from jokes of
+its predecessor's, each with the weights of the one before. Nothing is estimated from samples: the model's probability of
+each of the 704 texts is computed, so validity, kinds, entropy and excess bits are exact (as the canonical tokens say it,
+so validity is a lower bound). All arms spend equal FLOPs a generation, sampling and scoring counted. But: one small
+grammar, with an exact parser as verifier and for the kinds; tiny models, and no more is claimed.
+
+    real_only     learns from all the real jokes that `ours` has been given by then, again and again
+    naive         the common recipe: nucleus 0.9, keep what is right, train on it, again
+    replace       the same at temperature 1 with nothing cut off
+    accumulate    replace, but all that was ever made or real stays in the corpus
+    peers         half of the food is a peer's words, who has another seed and other real jokes; else as replace
+    ours          night/generate.py: seeds and sets, caps, surprise, a floor of a tenth fresh real jokes
+    floor         replace with the floor alone
+    no_seeds, no_caps, no_surprise      ours without that piece
+    drift         no model at all: the same jokes drawn again from their own counts, a perfect copier (neutral drift)
+"""
+
+from __future__ import annotations
+
+import random
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from math import log
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from nightschool.config import UserError, at_least
+from nightschool.device import set_up
+from nightschool.lab import collapse_page
+from nightschool.lab.statistics import bootstrap, iqm
+from nightschool.model import exchange
+from nightschool.model.engine import Engine
+from nightschool.model.transformer import ModelConfig, Transformer
+from nightschool.night import generate
+from nightschool.runs import Run, read_json, read_jsonl, source, versions, write_json, write_jsonl
+from nightschool.text import tokenizer as vocabulary
+from nightschool.text.corpus import encode, epochs
+from nightschool.text.document import Document, Info, lineage, shares
+from nightschool.text.packing import Batch, Item, batches, collate
+from nightschool.text.tokenizer import Tokenizer
+from nightschool.train.loop import train
+from nightschool.train.losses import log_probs, next_token
+from nightschool.train.optim import Optimizer
+from nightschool.train.plan import flops_per_token
+from nightschool.train.schedule import warm_stay_decay
+from nightschool.world import jokes
+from nightschool.world.grammar import derivations, expand
+
+CARD = "A tiny model of the Qwen3 architecture that knows jokes and nothing else."
+MODEL = ModelConfig(
+    vocab_size=1024,
+    hidden_size=64,
+    intermediate_size=192,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=32,
+    max_position_embeddings=128,
+)
+ROW = 128  # positions of a packed row; three jokes in one context fit
+PLAIN, ABOUT, SET, SET_SIZE = "Joke:\n", "Joke about {seed}:\n", "Three jokes:\n", 3
+DRAWS = 4096  # "at equal draw": kinds expected in so many
+RARE = 10  # deciles of the kinds by rarity
+
+# The bars, written down before the first run (issue 5)
+ALIVE = 0.9  # of the real kinds and exp-entropy, net of drift under the same floor
+TAIL_BITS = 0.1  # a token in the rarest decile
+LOSS_OF_KINDS, FLAT = 5.0, -0.02  # of naive: at least; validity falls by no more
+DOWNSTREAM = -0.01  # ours less real_only, the interval's lower end
+
+
+@dataclass(frozen=True)
+class Arm:
+    top_p: float = 1.0
+    floor: float = 0.0  # share of fresh real jokes; 1 = nothing else
+    all_kept: bool = False  # the corpus grows; else each generation's replaces the one before
+    seeds: bool = False  # prompts with topics of real jokes, and for sets
+    caps: bool = False
+    surprise: bool = False
+    peer: str = ""  # the arm whose model makes half of the food
+
+
+FLOOR = 0.1
+OURS = Arm(floor=FLOOR, seeds=True, caps=True, surprise=True)
+ARMS = {
+    "real_only": Arm(floor=1.0, all_kept=True),
+    "naive": Arm(top_p=0.9),
+    "replace": Arm(),
+    "accumulate": Arm(all_kept=True),
+    "peers": Arm(peer="peers_other"),
+    "peers_other": Arm(peer="peers"),
+    "ours": OURS,
+    "floor": Arm(floor=FLOOR),
+    "no_seeds": replace(OURS, seeds=False),
+    "no_caps": replace(OURS, caps=False),
+    "no_surprise": replace(OURS, surprise=False),
+}
+MAIN = ("real_only", "naive", "replace", "accumulate", "peers", "peers_other", "ours")
+
+
+@dataclass(frozen=True)
+class Config:
+    out: Path = Path("life/lab-collapse")  # run folders, one an arm, seed and generation; a killed lab goes on
+    results: Path = Path("results")  # collapse.json, .html and .svg; with sweep collapse_sweep.json
+    seeds: tuple[int, ...] = (0, 1, 2)
+    arms: tuple[str, ...] = tuple(ARMS)
+    sweep: bool = False  # look for the learning rates instead, on seed 100
+    rates: tuple[float, ...] = (0.5, 1.0, 2.0)  # what the sweep tries; 1 = a rate of 0.01
+    generations: int = 10
+    jokes: int = 1000  # that a generation learns from
+    start_tokens: int = 400_000  # of generation 0, all real
+    tokens: int = 100_000  # that each later generation may cost, in tokens learned
+    threads: int = 0  # 0 = one a core
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "generations", "jokes", "start_tokens", "tokens")
+        at_least(self, 0, "threads")
+        if unknown := set(self.arms) - set(ARMS):
+            raise UserError(f"no such arms: {', '.join(sorted(unknown))}; known: {', '.join(ARMS)}")
+        for arm in self.arms:
+            if (peer := ARMS[arm].peer) and peer not in self.arms:
+                raise UserError(f"{arm} needs its peer; add {peer} to --arms")
+
+
+# The world, known exactly
+
+
+class World(NamedTuple):
+    """The N texts of K kinds. Kinds by falling probability."""
+
+    texts: list[str]
+    nats: np.ndarray  # [N] log-probability of each text
+    kind: np.ndarray  # [N] its kind's number
+    topic: list[str]  # [N] "a duck"
+    p: np.ndarray  # [K]
+    number: dict[str, int]  # kind -> its number
+
+
+@cache
+def world() -> World:
+    found = [(text, nats) for text, nats, _ in derivations(jokes.jokes(), "joke")]
+    p = jokes.kinds()
+    names = sorted(p, key=lambda kind: -p[kind])
+    number = {name: i for i, name in enumerate(names)}
+    kinds = [jokes.kind_of(text) or "" for text, _ in found]
+    return World(
+        [text for text, _ in found],
+        np.array([nats for _, nats in found]),
+        np.array([number[kind] for kind in kinds]),
+        [kind.partition("/")[0] for kind in kinds],
+        np.array([p[name] for name in names]),
+        number,
+    )
+
+
+def real(seed: int, generation: int, num: int) -> list[Document]:
+    """Fresh jokes of the world."""
+    rng = random.Random(f"{seed} {generation}")
+    return [Document(text=expand(jokes.jokes(), "joke", rng)[0]) for _ in range(num)]
+
+
+def told(documents: Sequence[Document], rng: random.Random) -> list[Document]:
+    """Jokes -> what a model reads: half of them plain, a quarter under their topic, a quarter three different ones
+    together."""
+    documents = rng.sample(documents, len(documents))
+    half, most = len(documents) // 2, 3 * len(documents) // 4
+    found = [replace(d, text=PLAIN + d.text) for d in documents[:half]]
+    found += [replace(d, text=ABOUT.format(seed=topic_of(d.text)) + d.text) for d in documents[half:most]]
+    left = documents[most:]
+    for i in range(0, len(left) - SET_SIZE + 1, SET_SIZE):
+        group = {d.text: d for d in left[i : i + SET_SIZE]}.values()
+        text = SET + "\n".join(d.text for d in group)
+        weight = sum(d.weight for d in group) / len(group)
+        oldest = max(group, key=lambda d: d.gen)
+        found.append(replace(oldest, text=text, weight=weight, parents=tuple(d.id for d in group)))
+    return found
+
+
+def topic_of(text: str) -> str:
+    return (jokes.kind_of(text) or "").partition("/")[0]
+
+
+def pupil(texts: Sequence[Document], seed: int, dtype: torch.dtype) -> tuple[Transformer, Tokenizer]:
+    """An untaught model and a vocabulary from the first real jokes."""
+    words = vocabulary.train([d.text for d in told(texts, random.Random(seed))], MODEL.vocab_size)
+    model = Transformer(replace(MODEL, vocab_size=words.vocab_size), dtype)
+    model.init_weights(seed)
+    return model, words
+
+
+# Exact measures
+
+
+@torch.no_grad()
+def nats_of(model: Transformer, words: Tokenizer, prompts: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """log q(text and its end | prompt), [N]."""
+    heads, bodies = words.encode_many(prompts), words.encode_many(texts)
+    items = [
+        Item([*head, *body, words.end_of_text], [0] * len(head) + [1] * (len(body) + 1))
+        for head, body in zip(heads, bodies, strict=True)
+    ]
+    longest = max(item.num_positions for item in items)
+    parts = [
+        log_probs(model, collate([[item] for item in items[i : i + 128]], longest, words.end_of_text, packed=False))
+        for i in range(0, len(items), 128)
+    ]
+    return torch.cat(parts).sum(1).double().numpy()
+
+
+def spread(q: np.ndarray, draws: int) -> dict[str, float]:
+    """Of the probabilities of kinds, which need not add up to 1: kinds expected in so many draws, exp-entropy, and
+    1 / P(two of them are alike), both among themselves."""
+    p = q / q.sum()
+    return {
+        "kinds": float((1 - (1 - np.minimum(q, 1.0)) ** draws).sum()),
+        "exp_entropy": float(np.exp(-(p * np.log(np.maximum(p, 1e-300))).sum())),
+        "effective_number": float(1 / (p**2).sum()),
+    }
+
+
+def measure(model: Transformer, words: Tokenizer) -> tuple[dict[str, Any], np.ndarray]:
+    """Everything about a model's jokes, and its nats of each of the world's texts, unprompted."""
+    w = world()
+    nats = nats_of(model, words, [PLAIN] * len(w.texts), w.texts)
+    asked = nats_of(model, words, [ABOUT.format(seed=topic) for topic in w.topic], w.texts)
+    lengths = np.array([len(ids) + 1 for ids in words.encode_many(w.texts)])
+    p, q = np.exp(w.nats), np.bincount(w.kind, np.exp(nats))
+    decile = w.kind * RARE // len(w.p)  # 0: the commonest
+    excess = np.bincount(decile, p * (w.nats - nats)) / np.bincount(decile, p * lengths) / log(2)
+    row = {
+        "validity": float(q.sum()),
+        **spread(q, DRAWS),
+        "excess_bits_by_decile": excess.tolist(),  # a token; the last is the rarest
+        "tail_bits": float(excess[-1]),
+        "excess_bits": float((p * (w.nats - nats)).sum() / (p * lengths).sum() / log(2)),
+        "downstream": float(np.exp(asked).sum() / len(set(w.topic))),  # asked about each topic: one of its jokes
+    }
+    return row, nats
+
+
+# A generation
+
+
+def samples(
+    arm: Arm, model: Transformer, words: Tokenizer, num: int, seeds: Sequence[str], seed: int, rng: random.Random
+) -> tuple[list[tuple[str, Info]], int]:
+    """About num jokes that the model tells, right or not, with where their chance came from; tokens sampled."""
+    asked: list[str] = [PLAIN] * num
+    if arm.seeds:
+        asked = [*generate.prompts([ABOUT], seeds, num // 2, rng), *[SET] * (num // 2 // SET_SIZE)]
+    sampling = replace(generate.SAMPLING, top_p=arm.top_p, max_new_tokens=ROW - 16, seed=seed << 24)
+    engine = Engine(model, words, slots=256)
+    completions = engine.generate(words.encode_many(asked), sampling)
+    found: list[tuple[str, Info]] = []
+    for prompt, completion in zip(asked, completions, strict=True):
+        texts = words.decode(completion.ids[: -(completion.stop == "end")]).split("\n")
+        kinds = [jokes.kind_of(text) for text in texts]
+        info: Info = "verifier" if prompt == PLAIN else "seed"
+        found += [(text, info) for text in (generate.distinct(texts, kinds) if prompt == SET else texts)]
+    return found, sum(len(c.ids) for c in completions)
+
+
+def food(config: Config, arm: str, seed: int, g: int, before: list[Path]) -> tuple[list[Document], int]:
+    """What generation g of an arm learns from, and tokens that making it cost, sampled or scored.
+
+    before: the checkpoint of its predecessor, and of the peer's.
+    """
+    spec, rng = ARMS[arm], random.Random(f"{seed} {arm} {g} food")
+    firm = real(seed + 1000 * (arm == "peers_other"), 0, config.jokes)
+    fresh = [d for i in range(1, g + 1) for d in real(seed, i, round(FLOOR * config.jokes))]
+    if spec.floor == 1:
+        return [*firm, *fresh], 0
+    wanted = round((1 - spec.floor) * config.jokes)
+    made, cost = list[Document](), 0
+    for place, folder in enumerate(before):
+        model, words = exchange.load(folder / "checkpoint", torch.float32)
+        num = wanted * 5 // 4 // len(before)
+        topics = [topic_of(d.text) for d in [*firm, *fresh]]
+        texts, sampled = samples(spec, model, words, num, topics, 100 * seed + g, rng)
+        right = [(text, info) for text, info in texts if jokes.kind_of(text)]
+        if spec.caps:
+            counts = Counter(jokes.kind_of(d.text) or "" for d in [*firm, *fresh])
+            kinds = [jokes.kind_of(text) or "" for text, _ in right]
+            right = [right[i] for i in generate.within(kinds, generate.caps(counts, wanted))]
+        weights = [1.0] * len(right)
+        if spec.surprise:
+            nats = nats_of(model, words, [PLAIN] * len(right), [text for text, _ in right])
+            weights = generate.weights([-x for x in nats])
+            cost += sum(len(ids) + 2 for ids in words.encode_many([text for text, _ in right]))
+        cost += sampled
+        made += [
+            Document(text=text, kind="sample", info="peer" if place else info, gen=g, weight=weight)
+            for (text, info), weight in zip(right[: wanted // len(before)], weights, strict=False)
+        ]
+    if spec.all_kept:
+        return [*firm, *made], cost
+    return generate.mixed(real(seed, g, round(FLOOR * config.jokes)), made, spec.floor, rng), cost
+
+
+def folder_of(config: Config, arm: str, seed: int, g: int) -> Path:
+    """Arms of one seed share generation 0; the peer has its own."""
+    name = arm if g or arm == "peers_other" else "start"
+    return config.out / f"seed-{seed}" / name / f"gen-{g:02}"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What identifies a run folder of this lab."""
+
+    arm: str
+    seed: int
+    generation: int
+    jokes: int
+    tokens: int
+    lr_scale: float
+
+
+def generation(config: Config, arm: str, seed: int, g: int, lr_scale: float) -> dict[str, Any]:
+    """Make the food, learn, measure; what is there already is kept."""
+    out = folder_of(config, arm, seed, g)
+    tokens = config.tokens if g else config.start_tokens
+    run = Run.open(out, "lab collapse", Generation(out.parent.name, seed, g, config.jokes, tokens, lr_scale))
+    if not run.done:
+        began = time.perf_counter()
+        device = set_up(config.threads, "float32")
+        cost = 0
+        if g == 0:
+            own = seed + 1000 * (arm == "peers_other")
+            documents = real(own, 0, config.jokes)
+            model, words = pupil(real(seed, 0, config.jokes), own, device.dtype)
+        else:
+            before = [folder_of(config, name, seed, g - 1) for name in (arm, ARMS[arm].peer) if name]
+            documents, cost = food(config, arm, seed, g, before)
+            if ARMS[arm].all_kept and ARMS[arm].floor < 1:
+                earlier = (folder_of(config, arm, seed, i) / "made.jsonl" for i in range(1, g))
+                documents += [Document(**row) for path in earlier for row in read_jsonl(path)]
+            model, words = exchange.load(before[0] / "checkpoint", device.dtype)
+        made = [d for d in documents if d.gen == g and g]
+        write_jsonl(run.path("made.jsonl"), map(asdict, made))
+        read = told(documents, random.Random(f"{seed} {arm} {g}"))
+        write_jsonl(run.path("lineage.jsonl"), lineage(read))
+        learn(run, model, words, read, tokens - cost // 3, seed, lr_scale)
+        exchange.save(run.path("checkpoint"), model, words, CARD)
+        row, _ = measure(model, words)
+        flops = (tokens - cost // 3 + cost / 3) * flops_per_token(model.config, ROW)
+        write_json(run.path("row.json"), {"generation": g, **row, "sampled": cost, "flops": flops})
+        run.finish(
+            seconds=time.perf_counter() - began,
+            device=device.name,
+            threads=device.threads,
+            dtype="float32",
+            flops=flops,
+            **shares(read_jsonl(run.path("metrics.jsonl"))),
+        )
+    meta = run.meta
+    about = {name: meta[name] for name in ("seconds", "real_share", "generations")}
+    return read_json(run.path("row.json")) | about
+
+
+def learn(
+    run: Run, model: Transformer, words: Tokenizer, documents: Sequence[Document], tokens: int, seed: int, scale: float
+) -> None:
+    items = encode(words, documents)
+
+    def stream(cursor: dict[str, Any]) -> Iterator[Batch]:
+        return batches(
+            epochs(items, sys.maxsize, seed),
+            tokens_per_batch=8 * ROW,
+            row_length=ROW,
+            pad_id=words.end_of_text,
+            seed=seed,
+            cursor=cursor or None,
+        )
+
+    rate = 0.01 * scale
+    train(
+        run,
+        model,
+        Optimizer(model, rate, 0.4 * rate, 0.4 * rate, dtype=model.dtype),
+        stream,
+        next_token,
+        schedule=warm_stay_decay,
+        horizon_tokens=tokens,
+        save_seconds=1e9,  # a generation is made again sooner than it is saved
+        keep=1,
+        label=f"gen {run.config.generation}",
+    )
+
+
+# No model at all
+
+
+def drift(config: Config, floor: float, all_kept: bool, times: int = 200) -> list[dict[str, float]]:
+    """Means over `times` lives of a perfect copier: `jokes` draws a generation from the counts of the one before."""
+    rng, p = np.random.default_rng(0), world().p
+    lives = []
+    for _ in range(times):
+        counts = rng.multinomial(config.jokes, p)
+        life = [spread(counts / counts.sum(), DRAWS)]
+        for _ in range(config.generations):
+            new = rng.multinomial(config.jokes - round(floor * config.jokes), counts / counts.sum())
+            new = new + rng.multinomial(round(floor * config.jokes), p)
+            counts = counts + new if all_kept else new
+            life.append(spread(counts / counts.sum(), DRAWS))
+        lives.append(life)
+    return [
+        {key: float(np.mean([life[g][key] for life in lives])) for key in lives[0][0]} for g in range(len(lives[0]))
+    ]
+
+
+# Results
+
+
+def bars(arms: dict[str, list[dict[str, Any]]], drifts: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """Every bar whose arms are there. arms[name] = a row a seed with its `generations`."""
+    found: list[dict[str, Any]] = []
+    truth = spread(world().p, DRAWS)
+
+    def bar(name: str, values: Sequence[float], asked: str, holds: Any) -> None:
+        (low, high), value = bootstrap(values), iqm(values)
+        verdict = holds(value, low, high) if holds else None
+        found.append({"name": name, "value": value, "low": low, "high": high, "bar": asked, "holds": verdict})
+
+    def end(arm: str, key: str, g: int = -1) -> list[float]:
+        return [row["generations"][g][key] for row in arms[arm]]
+
+    if "ours" in arms:
+        for name, key in (("kinds", "kinds"), ("entropy", "exp_entropy")):
+            net = drifts["floor"][-1][key]
+            bar(name, [x / min(net, truth[key]) for x in end("ours", key)], f">= {ALIVE}", lambda v, a, b: v >= ALIVE)
+            bar(
+                f"{name} (not net)",
+                [x / truth[key] for x in end("ours", key)],
+                f">= {ALIVE}",
+                lambda v, a, b: v >= ALIVE,
+            )
+        order_2 = [x / truth["effective_number"] for x in end("ours", "effective_number")]
+        bar("effective number (order 2)", order_2, "shown", None)
+        bar("tail_bits", end("ours", "tail_bits"), f"<= {TAIL_BITS}", lambda v, a, b: v <= TAIL_BITS)
+    if "naive" in arms:
+        lost = [truth["kinds"] / x for x in end("naive", "kinds")]
+        bar("naive_fails", lost, f">= {LOSS_OF_KINDS:g} times fewer kinds", lambda v, a, b: v >= LOSS_OF_KINDS)
+        change = [b - a for a, b in zip(end("naive", "validity", 0), end("naive", "validity"), strict=True)]
+        bar("naive's validity, its change", change, f">= {FLAT}", lambda v, a, b: v >= FLAT)
+    if {"ours", "real_only"} <= arms.keys():
+        pairs = zip(end("ours", "downstream"), end("real_only", "downstream"), strict=True)
+        bar(
+            "downstream (less real_only)",
+            [a - b for a, b in pairs],
+            f"low end >= {DOWNSTREAM}",
+            lambda v, a, b: a >= DOWNSTREAM,
+        )
+    return found
+
+
+def sweep(config: Config) -> dict[str, Any]:
+    """Generation 0 at each rate on seed 100; the fewest excess bits win. One rate for all arms and generations."""
+    tried = {}
+    for rate in config.rates:
+        row = generation(replace(config, out=config.out / "sweep" / f"{rate:g}"), "replace", 100, 0, rate)
+        tried[f"{rate:g}"] = row["excess_bits"]
+        print(f"sweep {rate:g}: {row['excess_bits']:.4f} excess bits a token", file=sys.stderr, flush=True)
+    best = float(min(tried, key=lambda rate: tried[rate]))
+    write_json(
+        config.results / "collapse_sweep.json",
+        {"command": command(), "meta": meta_of((100,)), "arms": tried, "best": best},
+    )
+    return {"best": best}
+
+
+def command() -> str:
+    return shlex.join(["nightschool", *sys.argv[1:]])
+
+
+def meta_of(seeds: Sequence[int]) -> dict[str, Any]:
+    return {**source(), "versions": versions(), "seeds": list(seeds), "model": asdict(MODEL)}
+
+
+def main(config: Config) -> dict[str, Any]:
+    if config.sweep:
+        return sweep(config)
+    path = config.results / "collapse_sweep.json"
+    if not path.exists():
+        raise UserError(f"no {path}; run `nightschool lab collapse --sweep` first")
+    best = read_json(path)["best"]
+    drifts = {
+        "replace": drift(config, 0.0, False),
+        "floor": drift(config, FLOOR, False),
+        "accumulate": drift(config, 0.0, True),
+    }
+    arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in config.arms}
+    result: dict[str, Any] = {}
+    for place, seed in enumerate(config.seeds):
+        life: dict[str, list[dict[str, Any]]] = {arm: [] for arm in config.arms}
+        for g in range(config.generations + 1):
+            for arm in config.arms:
+                life[arm].append(row := generation(config, arm, seed, g, best))
+                note = f"valid {row['validity']:.3f}  kinds {row['kinds']:5.1f}  exp-entropy {row['exp_entropy']:5.1f}"
+                print(f"seed {seed} gen {g:2} {arm:12} {note}", file=sys.stderr, flush=True)
+        for arm in config.arms:
+            arms[arm].append({"seed": seed, "generations": life[arm]})
+        result = {
+            "command": command(),
+            "meta": meta_of(config.seeds[: place + 1]),
+            "truth": {**spread(world().p, DRAWS), "draws": DRAWS},
+            "arms": {arm: {"rows": rows} for arm, rows in arms.items()},
+            "drift": drifts,
+            "bars": bars(arms, drifts),
+        }
+        write_json(config.results / "collapse.json", result)
+        collapse_page.write(config.results, __doc__ or "", result)
+    return {bar["name"]: bar["value"] for bar in result["bars"]}
