@@ -121,13 +121,14 @@ class Config:
     sweep: bool = False  # look for the learning rates instead, on seed 100
     rates: tuple[float, ...] = (0.5, 1.0, 2.0)  # what the sweep tries; 1 = a rate of 0.01
     generations: int = 10
-    jokes: int = 1000  # that a generation learns from
-    start_tokens: int = 400_000  # of generation 0, all real
+    start_jokes: int = 15_000  # real ones that generation 0 learns from
+    start_tokens: int = 400_000  # that it learns: each joke about once
+    jokes: int = 1000  # that a later generation learns from
     tokens: int = 100_000  # that each later generation may cost, in tokens learned
     threads: int = 0  # 0 = one a core
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "generations", "jokes", "start_tokens", "tokens")
+        at_least(self, 1, "generations", "start_jokes", "start_tokens", "jokes", "tokens")
         at_least(self, 0, "threads")
         if unknown := set(self.arms) - set(ARMS):
             raise UserError(f"no such arms: {', '.join(sorted(unknown))}; known: {', '.join(ARMS)}")
@@ -167,6 +168,7 @@ def world() -> World:
     )
 
 
+@cache
 def real(seed: int, generation: int, num: int) -> list[Document]:
     """Fresh jokes of the world."""
     rng = random.Random(f"{seed} {generation}")
@@ -280,7 +282,7 @@ def food(config: Config, arm: str, seed: int, g: int, before: list[Path]) -> tup
     before: the checkpoint of its predecessor, and of the peer's.
     """
     spec, rng = ARMS[arm], random.Random(f"{seed} {arm} {g} food")
-    firm = real(seed + 1000 * (arm == "peers_other"), 0, config.jokes)
+    firm = real(seed + 1000 * (arm == "peers_other"), 0, config.start_jokes)
     fresh = [d for i in range(1, g + 1) for d in real(seed, i, round(FLOOR * config.jokes))]
     if spec.floor == 1:
         return [*firm, *fresh], 0
@@ -324,7 +326,7 @@ class Generation:
     arm: str
     seed: int
     generation: int
-    jokes: int
+    num_jokes: int
     tokens: int
     lr_scale: float
 
@@ -332,16 +334,16 @@ class Generation:
 def generation(config: Config, arm: str, seed: int, g: int, lr_scale: float) -> dict[str, Any]:
     """Make the food, learn, measure; what is there already is kept."""
     out = folder_of(config, arm, seed, g)
-    tokens = config.tokens if g else config.start_tokens
-    run = Run.open(out, "lab collapse", Generation(out.parent.name, seed, g, config.jokes, tokens, lr_scale))
+    num, tokens = (config.jokes, config.tokens) if g else (config.start_jokes, config.start_tokens)
+    run = Run.open(out, "lab collapse", Generation(out.parent.name, seed, g, num, tokens, lr_scale))
     if not run.done:
         began = time.perf_counter()
         device = set_up(config.threads, "float32")
         cost = 0
         if g == 0:
             own = seed + 1000 * (arm == "peers_other")
-            documents = real(own, 0, config.jokes)
-            model, words = pupil(real(seed, 0, config.jokes), own, device.dtype)
+            documents = real(own, 0, config.start_jokes)
+            model, words = pupil(real(seed, 0, config.start_jokes)[:2000], own, device.dtype)
         else:
             before = [folder_of(config, name, seed, g - 1) for name in (arm, ARMS[arm].peer) if name]
             documents, cost = food(config, arm, seed, g, before)
@@ -409,7 +411,7 @@ def drift(config: Config, floor: float, all_kept: bool, times: int = 200) -> lis
     rng, p = np.random.default_rng(0), world().p
     lives = []
     for _ in range(times):
-        counts = rng.multinomial(config.jokes, p)
+        counts = rng.multinomial(config.start_jokes, p)
         life = [spread(counts / counts.sum(), DRAWS)]
         for _ in range(config.generations):
             new = rng.multinomial(config.jokes - round(floor * config.jokes), counts / counts.sum())
@@ -491,6 +493,7 @@ def meta_of(seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def main(config: Config) -> dict[str, Any]:
+    config.results.mkdir(parents=True, exist_ok=True)
     if config.sweep:
         return sweep(config)
     path = config.results / "collapse_sweep.json"
