@@ -123,8 +123,8 @@ class Config:
     generations: int = 10
     start_jokes: int = 15_000  # real ones that generation 0 learns from
     start_tokens: int = 400_000  # that it learns: each joke about once
-    jokes: int = 1000  # that a later generation learns from
-    tokens: int = 100_000  # that each later generation may cost, in tokens learned
+    jokes: int = 600  # that a later generation learns from
+    tokens: int = 50_000  # that each later generation may cost, in tokens learned
     threads: int = 0  # 0 = one a core
 
     def __post_init__(self) -> None:

@@ -36,8 +36,11 @@ def prompts(templates: Sequence[str], seeds: Sequence[str], num: int, rng: rando
 
 def distinct(texts: Sequence[str], kinds: Sequence[str | None]) -> list[str]:
     """Of a set made in one context, the right ones (kind not None), each kind once, in their order."""
-    first = {kind: text for text, kind in reversed(list(zip(texts, kinds, strict=True))) if kind is not None}
-    return [text for text, kind in zip(texts, kinds, strict=True) if kind is not None and first[kind] is text]
+    first: dict[str, str] = {}
+    for text, kind in zip(texts, kinds, strict=True):
+        if kind is not None:
+            first.setdefault(kind, text)
+    return list(first.values())
 
 
 def caps(real: Counter[str], num: int) -> dict[str | None, int]:
@@ -75,6 +78,6 @@ def weights(surprises: Sequence[float]) -> list[float]:
 def mixed(real: Sequence[Document], made: Sequence[Document], floor: float, rng: random.Random) -> list[Document]:
     """All that was made, over as many real documents as make up the share `floor` of the whole (0 to below 1), in
     random order. Real ones are taken in turn, and again where there are too few."""
-    num_real = math.ceil(len(made) * floor / (1 - floor))
+    num_real = math.ceil(len(made) * floor / (1 - floor) - 1e-9)  # 0.8 / 0.2 is a hair over 4
     whole = [*made, *islice(cycle(rng.sample(real, len(real))), num_real)]
     return rng.sample(whole, len(whole))
