@@ -1,6 +1,6 @@
 """`nightschool lab credit`: does it pay to say which step was wrong?
 
-Hypothesis: where an answer takes sixteen steps and seldom comes right, credit that stops at the first wrong step (told
+Hypothesis: where an answer takes twelve steps and seldom comes right, credit that stops at the first wrong step (told
 by a program) needs fewer attempts than credit by the outcome, and does not reward wrong turns that end well.
 
 A model of 140 thousand parameters learns running totals (world/totals.py) from a careless teacher, so that it knows how
@@ -68,16 +68,14 @@ MODEL = ModelConfig(
 @dataclass(frozen=True)
 class Lesson:
     slips: Slips  # the teacher's
-    longest: int  # steps; the shortest has six
     tokens: int
     after: str = ""  # the lesson that came before
     seed: int = 0
 
 
 LESSONS = {
-    "school": Lesson(Slips(carry=0.36, count=0.18), 18, 2_000_000),
-    "warm": Lesson(Slips(carry=0.32, count=0.16), 24, 400_000, after="school"),  # 16 steps: right 2 to 6 in a hundred
-    "careful": Lesson(Slips(carry=0.03, count=0.02), 24, 500_000, after="warm"),  # more than 40 in a hundred
+    "warm": Lesson(Slips(carry=0.36, count=0.18), 2_000_000),  # twelve steps come right 2 to 6 times in a hundred
+    "careful": Lesson(Slips(carry=0.06, count=0.03), 500_000, after="warm"),  # more than 40 times in a hundred
 }
 
 # The bars, written down before the first run (issue 4)
@@ -161,11 +159,13 @@ class Config:
         at_least(self, 0, "threads")
         if unknown := set(self.arms) - set(ARMS):
             raise UserError(f"no such arms: {', '.join(sorted(unknown))}; known: {', '.join(ARMS)}")
+        if "first_error" not in self.arms:
+            raise UserError("arms must hold first_error, which the others are held against")
 
 
 def taught(lesson: Lesson, rng: random.Random) -> Document:
-    """Totals as the teacher works them, one in four with its rest."""
-    problem = totals(rng, "train", (6, lesson.longest), lesson.slips, lucky=rng.random() < 0.25)
+    """Totals of six to eighteen steps as the teacher works them, one in four with its rest."""
+    problem = totals(rng, "train", (6, 18), lesson.slips, lucky=rng.random() < 0.25)
     return Document(messages=problem.messages)
 
 
@@ -240,7 +240,7 @@ def examine(config: Config, checkpoint: Path, task: str, seed: int) -> list[Atte
     device = set_up(config.threads, "bfloat16")
     model, words = exchange.load(checkpoint, device.dtype)
     problems = draw(task_named(task), "test", config.exam_n, seed)
-    return attempt(Engine(model, words, slots=128), task_named(task), problems, Sampling(max_new_tokens=96, seed=seed))
+    return attempt(Engine(model, words, slots=128), task_named(task), problems, Sampling(max_new_tokens=64, seed=seed))
 
 
 def results_of(config: Config, arm: str, seed: int, out: Path) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def results_of(config: Config, arm: str, seed: int, out: Path) -> dict[str, Any]
         task = ARMS[arm].flags.get("task", "totals")
         exams = {"final": examine(config, out / "checkpoint", task, seed)}
         if task == "totals":
-            exams["longer"] = examine(config, out / "checkpoint", "totals_24", seed)
+            exams["longer"] = examine(config, out / "checkpoint", "totals_18", seed)
         right = {name: [a.verdict.outcome for a in attempts] for name, attempts in exams.items()}
         lucky = [a.verdict.first_error is not None for a in exams["final"] if a.verdict.outcome]
         steps = [row for row in read_jsonl(out / "metrics.jsonl") if "rollouts" in row]

@@ -45,10 +45,12 @@ def in_groups(groups: Sequence[Sequence[Attempt]], flat: Iterable[float]) -> Val
 def value(model: Transformer, tokenizer: Tokenizer, groups: Sequence[Sequence[Attempt]]) -> Values:
     """Leave one group out, fit outcome ~ hidden state of the token before each line on the rest, apply."""
     attempts = [a for group in groups for a in group]
-    items = [Item(ids := [*a.completion.prompt_ids, *a.completion.ids], [1.0] * len(ids)) for a in attempts]
-    longest = -(-max(item.num_positions + 1 for item in items) // 32) * 32  # few shapes: see losses.learned
-    padded = [Item([*item.ids, tokenizer.end_of_text], [1.0] * (len(item.ids) + 1)) for item in items]
-    hidden = model.hidden(collate([[item] for item in padded], longest, tokenizer.end_of_text, packed=False).ids)
+    rows = [
+        [*a.completion.prompt_ids, *a.completion.ids, tokenizer.end_of_text] for a in attempts
+    ]  # all but it: inputs
+    longest = -(-max(len(row) - 1 for row in rows) // 32) * 32  # few shapes: see losses.learned
+    items = [[Item(row, [1.0] * len(row))] for row in rows]
+    hidden = model.hidden(collate(items, longest, tokenizer.end_of_text, packed=False).ids)
     places = [
         (row, len(a.completion.prompt_ids) + start - 1)
         for row, a in enumerate(attempts)

@@ -147,7 +147,7 @@ class Practice:
 
     def evaluate(self, origin: Transformer) -> dict[str, float]:
         """pass@1 and pass@k on dev problems, always the same; kl: nats a token from `origin`, on these samples."""
-        config, tokenizer = self.config, self.engine.tokenizer
+        config, tokenizer, start = self.config, self.engine.tokenizer, time.perf_counter()
         self.engine.load(self.model)
         problems = draw(self.task, "dev", config.eval_n, config.seed)
         sampling = Sampling(max_new_tokens=config.max_new_tokens)
@@ -161,7 +161,7 @@ class Practice:
             with torch.no_grad():
                 moved += float((batch.streams["old_logp"] * batch.weights - log_probs(origin, batch)).sum())
             num_tokens += float(batch.weights.sum())
-        return row | {"kl": moved / num_tokens}
+        return row | {"kl": moved / num_tokens, "seconds": time.perf_counter() - start}
 
     def show(self) -> Groups:
         """Try some dev problems before practice, where there is most to correct, and keep the attempts for the report:
@@ -239,12 +239,14 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     origin, _ = exchange.load(start, DTYPES[dtype])
     practice = Practice(config, task, model, Engine(model, tokenizer, slots=128), assign)
 
-    def look() -> str:
+    def look() -> tuple[str, float]:
+        began = time.perf_counter()
         groups = practice.show()
         write_jsonl(run.path("rollouts.jsonl"), rows_of(groups))
-        return practice.hindrance(groups)
+        return practice.hindrance(groups), time.perf_counter() - began
 
-    if hindrance := run.settle("hindrance", look):
+    hindrance, look_seconds = run.settle("look", look)
+    if hindrance:
         print(f"rl: {hindrance}", file=sys.stderr)
     plan = QUICKSTART
     matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
@@ -263,12 +265,14 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     )
     exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
     graduate(run, model, tokenizer, config.exam_n)
-    rows = [row for row in ([] if hindrance else read_jsonl(run.path("metrics.jsonl"))) if "rollouts" in row]
-    total = {k: sum(row[k] for row in rows) for k in ("rollouts", "sampled_tokens", "forward_tokens")}
-    parts = {k: sum(row[f"seconds/{k}"] for row in rows) for k in ("sampling", "verifying", "crediting")}
+    rows = [] if hindrance else read_jsonl(run.path("metrics.jsonl"))
+    updates = [row for row in rows if "rollouts" in row]
+    total = {k: sum(row[k] for row in updates) for k in ("rollouts", "sampled_tokens", "forward_tokens")}
+    parts = {k: sum(row[f"seconds/{k}"] for row in updates) for k in ("sampling", "verifying", "crediting")}
+    parts["evaluating"] = sum(row["dev"]["seconds"] for row in rows if "dev" in row)
     per_token = flops_per_token(model.config, config.max_new_tokens)
     run.finish(
-        seconds=end.seconds,
+        seconds=end.seconds + look_seconds,
         seconds_of=parts | {"training": end.seconds - sum(parts.values())},
         tokens=end.tokens,
         flops=end.tokens * per_token + total["forward_tokens"] * per_token // 3,

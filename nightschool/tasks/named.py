@@ -21,7 +21,7 @@ TASKS: dict[str, Task] = {
     "word_problem_4_steps": Task(lambda rng, split: word_problem(rng, split, (LONGEST + 1, LONGEST + 1))),
     "trace": Task(trace),
     "totals": Task(totals),
-    "totals_24": Task(lambda rng, split: totals(rng, split, (24, 24))),
+    "totals_18": Task(lambda rng, split: totals(rng, split, (18, 18))),
     "totals_lucky": Task(lambda rng, split: totals(rng, split, lucky=True)),
     "countdown": Task(countdown, verify_countdown),
     "sudoku": Task(sudoku, verify_sudoku),

@@ -33,7 +33,7 @@ def add(total: int, digit: int, rng: Random, slips: Slips) -> int:
 
 
 def totals(
-    rng: Random, split: Split, num_steps: tuple[int, int] = (16, 16), slips: Slips = Slips(), lucky: bool = False
+    rng: Random, split: Split, num_steps: tuple[int, int] = (12, 12), slips: Slips = Slips(), lucky: bool = False
 ) -> Problem:
     """So many (low, high) steps; with slips, what the careless teacher makes of it.
 
