@@ -12,8 +12,8 @@ from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
-from nightschool.runs import Costs, Run, read_json, write_json
-from nightschool.stages.corpus import splits
+from nightschool.runs import Costs, Run, write_json
+from nightschool.stages.corpus import check, splits
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.course import bits_per_byte, course, held_out
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
@@ -60,6 +60,7 @@ def plan_of(config: Config, vocab_size: int) -> tuple[Plan, int]:
 
 
 def main(config: Config) -> dict[str, Any]:
+    check(config.corpus)
     tokenizer = Tokenizer.load(config.tokenizer / "checkpoint")
     plan, row_length = plan_of(config, tokenizer.vocab_size)
     run = Run.open(config.out, "pretrain", config)
@@ -89,8 +90,9 @@ def main(config: Config) -> dict[str, Any]:
             evaluate=lambda: {"bits_per_byte": bits_per_byte(model, dev)},
             eval_every=config.eval_every if corpus else 0,
         )
-        if corpus:
-            write_json(run.path("scores.json"), {"split": "dev", "bits_per_byte": bits_per_byte(model, dev)})
+        scores = {"bits_per_byte": bits_per_byte(model, dev)} if corpus else {}
+        if scores:
+            write_json(run.path("scores.json"), {"split": "dev", **scores})
         exchange.save(run.path("checkpoint"), model, tokenizer, CARD_CORPUS if corpus else CARD)
         run.finish(
             seconds=end.seconds,
@@ -101,7 +103,6 @@ def main(config: Config) -> dict[str, Any]:
             dtype=dtype,
             loss=end.loss,
             refused=end.refused,
+            **scores,
         )
-    scores = read_json(run.path("scores.json")) if config.corpus else {}
-    headline = {name: run.meta[name] for name in ("seconds", "tokens", "loss")}
-    return headline | {name: scores[name] for name in scores if name == "bits_per_byte"}
+    return {name: run.meta[name] for name in ("seconds", "tokens", "loss", "bits_per_byte") if name in run.meta}

@@ -11,8 +11,8 @@ from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.transformer import ModelConfig
-from nightschool.runs import Costs, Run, read_json
-from nightschool.stages.corpus import splits
+from nightschool.runs import Costs, Run
+from nightschool.stages.corpus import check, splits
 from nightschool.tasks.exam import graduate
 from nightschool.train.course import bits_per_byte, course, held_out
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
@@ -60,6 +60,7 @@ def plan_of(model: ModelConfig, tokens: int) -> tuple[Plan, int]:
 
 def main(config: Config) -> dict[str, Any]:
     start = exchange.checkpoint_of(config.start)
+    check(config.corpus)
     run = Run.open(config.out, "sft", config)
     if not run.done:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
@@ -89,9 +90,9 @@ def main(config: Config) -> dict[str, Any]:
             eval_every=config.eval_every if corpus else 0,
         )
         exchange.save(run.path("checkpoint"), model, tokenizer, CARD_CORPUS if corpus else CARD)
-        knows_town = not corpus or config.world_share > 0
         scores = {"bits_per_byte": bits_per_byte(model, dev)} if corpus else {}
-        graduate(run, model, tokenizer, config.exam_n if knows_town else 0, **scores)
+        exam_n = 0 if corpus and not config.world_share else config.exam_n  # of a town that it has never heard of
+        graduate(run, model, tokenizer, exam_n, **scores)
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,
@@ -101,7 +102,6 @@ def main(config: Config) -> dict[str, Any]:
             dtype=dtype,
             loss=end.loss,
             refused=end.refused,
+            **scores,
         )
-    scores = read_json(run.path("scores.json")) if config.corpus else {}
-    headline = {name: run.meta[name] for name in ("seconds", "tokens", "loss")}
-    return headline | {name: scores[name] for name in scores if name == "bits_per_byte"}
+    return {name: run.meta[name] for name in ("seconds", "tokens", "loss", "bits_per_byte") if name in run.meta}

@@ -15,7 +15,7 @@ from nightschool.model.transformer import Transformer
 from nightschool.runs import Run
 from nightschool.text.corpus import Mixture, Source
 from nightschool.text.packing import Batch, Item, batches, collate, pack, prefetch
-from nightschool.text.shards import Corpus
+from nightschool.text.shards import Corpus, permutation
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.loop import Position, backward, train
 from nightschool.train.losses import next_token
@@ -118,14 +118,14 @@ def caution(parameters: int, corpus_tokens: int, tokens: float) -> None:
         print(f"the corpus will be read {epochs:.1f} times; {mend}", file=sys.stderr)
     if parameters > corpus_tokens:
         what = f"{parameters:,} parameters for {corpus_tokens:,} tokens of text"
-        print(f"{what}: a smaller --depth would generalise better", file=sys.stderr)
+        print(f"{what}: it can learn them by heart; more text or a smaller model is better", file=sys.stderr)
 
 
 def held_out(corpus: Corpus, tokenizer: Tokenizer, num_bytes: int, row_length: int) -> list[Batch]:
     """About num_bytes of a dev split, as batches: whole documents, the same ones whatever the tokenizer."""
     items, found = list[Item](), 0
     lengths = torch.tensor(tokenizer.byte_lengths).numpy()
-    for i in range(corpus.num_documents):
+    for i in permutation(corpus.num_documents, 0, 0):
         if found >= num_bytes:
             break
         found += int(lengths[corpus.item(i).ids].sum())
