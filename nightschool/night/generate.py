@@ -1,7 +1,7 @@
 """Make new texts without making them all alike: what goes into a prompt, what is kept, how much it counts.
 
-A loop that trains on its own samples loses what is rare, a little with each round, while each sample looks fine. Against
-it, in order: chance from outside in the prompt (a seed word, a persona); several different things asked for in one
+A loop that trains on its own samples loses what is rare, a little each round, while each sample looks fine. Against it,
+in order: chance from outside in the prompt (a seed word, a persona); several different things asked for in one
 context; sampling as the model believes (temperature 1, nothing cut off: see SAMPLING); a verifier whose passes are
 capped kind by kind, since by itself it only narrows; more weight for what the model finds unlikely and the verifier
 right; and a floor of real documents under it all. Pure functions: lab/collapse.py puts them together.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 Kind = Literal["real", "world", "reflection", "dream", "replay", "sample"]
 Info = Literal["doc", "verifier", "seed", "peer", "none"]
-LEARNED = "learned_gen_"  # in metrics.jsonl, before a generation: its tokens learned in a step
 
 
 @dataclass(frozen=True)
@@ -52,22 +50,3 @@ class Document:
 def in_pieces(pieces: Sequence[tuple[str, bool]]) -> Document:
     """A text of which only some parts are learned: those that what stands before them lets one know."""
     return Document(text="".join(part for part, _ in pieces), pieces=tuple(pieces))
-
-
-def lineage(documents: Iterable[Document]) -> list[dict[str, Any]]:
-    """A line of a lineage file for each document that a model had a part in, once: what it is, made from what."""
-    made = {document.id: document for document in documents if document.gen > 0}
-    return [
-        {"id": id, "kind": d.kind, "info": d.info, "gen": d.gen, "parents": d.parents, "weight": d.weight}
-        for id, d in made.items()
-    ]
-
-
-def shares(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """metrics.jsonl's rows -> what a run was fed, for meta.json and the report: the share of each generation among the
-    tokens learned, and the real share, generation 0's."""
-    tokens: Counter[str] = Counter()
-    for row in rows:
-        tokens.update({name.removeprefix(LEARNED): n for name, n in row.items() if name.startswith(LEARNED)})
-    generations = {g: n / tokens.total() for g, n in sorted(tokens.items())}
-    return {"real_share": generations.get("0", 0.0), "generations": generations}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nightschool.config import UserError
-from nightschool.text.document import LEARNED
+from nightschool.runs import LEARNED
 
 T = TypeVar("T")
 
