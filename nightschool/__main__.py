@@ -31,9 +31,9 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config a
     "report": "write one report.html from what the runs of a life wrote",
     "chat": "talk to a model in the terminal",
     "serve": "OpenAI-compatible server with a web page",
-    "lab": "a controlled experiment: lab collapse, lab credit",
+    "lab": "a controlled experiment: lab credit, lab collapse",
 }
-LABS = ("collapse", "credit")  # nightschool/lab/NAME.py, each with a Config and a main of its own
+LABS = ("credit", "collapse")  # nightschool/lab/NAME.py, each with a Config and a main of its own
 
 MENDS = {  # errors of the machine that the caller can mend; any other is ours and keeps its traceback
     errno.ENOSPC: "free some space, then the same command goes on",

@@ -69,6 +69,12 @@ from nightschool.__main__ import main
         ("audit --endpoint http://127.0.0.1:9 --prompt joke --n 1", "n must be at least 2; got 1"),
         ("audit {jokes} --out {file}", "is a file; choose a folder"),
         ("audit {jokes} --out {other}", "holds a run of 'sft', not 'audit'"),
+        ("lab collapse --arms naif", "no such arms: naif; known: real_only, naive"),
+        ("lab collapse --arms peers", "peers needs its peer; add peers_other to --arms"),
+        (
+            "lab collapse --out {out} --results {out}",
+            "collapse_sweep.json; run `nightschool lab collapse --sweep` first",
+        ),
         ("report nowhere", "nowhere"),
         ("chat nowhere", "nowhere"),
         ("serve nowhere", "nowhere"),

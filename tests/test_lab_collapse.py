@@ -159,3 +159,14 @@ def test_a_killed_lab_goes_on_and_comes_to_the_same(lab: collapse.Config, tmp_pa
     collapse.main(lab)
     assert read_json(gone / "row.json") == before
     assert (lab.out / "seed-0" / "ours" / "gen-01" / "meta.json").stat().st_mtime == kept
+
+
+def test_half_of_the_food_is_a_peers(lab: collapse.Config) -> None:
+    start = collapse.folder_of(lab, "peers", 0, 0)
+    documents, cost = collapse.food(lab, "peers", 0, 1, [start, start])
+    own, peers = ([d.text for d in documents if d.info == info] for info in ("verifier", "peer"))
+    assert len(documents) == len(own) + len(peers)
+    assert 0 < len(peers) <= 60
+    assert 0 < len(own) <= 60
+    assert own != peers  # the same model, but other draws
+    assert cost > 26 * 2 * 75  # what was wrong was sampled too

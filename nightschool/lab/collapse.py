@@ -120,9 +120,9 @@ class Config:
     out: Path = Path("life/lab-collapse")  # run folders, one an arm, seed and generation; a killed lab goes on
     results: Path = Path("results")  # collapse.json, .html and .svg; with sweep collapse_sweep.json
     seeds: tuple[int, ...] = (0, 1, 2)
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = MAIN
     sweep: bool = False  # look for the learning rates instead, on seed 100
-    rates: tuple[float, ...] = (0.5, 1.0, 2.0)  # what the sweep tries; 1 = a rate of 0.01
+    rates: tuple[float, ...] = (1.0, 2.0, 4.0)  # what the sweep tries; 1 = a rate of 0.01
     generations: int = 10
     start_jokes: int = 15_000  # real ones that generation 0 learns from
     start_tokens: int = 400_000  # that it learns: each joke about once
@@ -262,31 +262,35 @@ def measure(model: Transformer, words: Tokenizer) -> dict[str, Any]:
 # A generation
 
 
-def samples(
+class Told(NamedTuple):
+    """A joke that is right."""
+
+    text: str
+    kind: str
+    info: Info  # where its chance came from
+
+
+def tell(
     arm: Arm, model: Transformer, words: Tokenizer, num: int, seeds: Sequence[str], seed: int, rng: random.Random
-) -> tuple[list[tuple[str, Info]], int]:
-    """About num jokes that the model tells, right or not, with where their chance came from; tokens sampled."""
+) -> tuple[list[Told], int]:
+    """What is right of about num jokes, in random order; tokens sampled."""
     asked: list[str] = [PLAIN] * num
     if arm.seeds:
         asked = [*generate.prompts([ABOUT], seeds, num // 2, rng), *[SET] * (num // 2 // SET_SIZE)]
     sampling = replace(generate.SAMPLING, top_p=arm.top_p, max_new_tokens=ROW - 16, seed=seed << 24)
-    engine = Engine(model, words, slots=256)
-    completions = engine.generate(words.encode_many(asked), sampling)
-    found: list[tuple[str, Info]] = []
+    completions = Engine(model, words, slots=256).generate(words.encode_many(asked), sampling)
+    found = []
     for prompt, completion in zip(asked, completions, strict=True):
-        if completion.stop != "end":
-            continue
-        texts = words.decode(completion.ids[:-1]).split("\n")
-        kinds = [jokes.kind_of(text) for text in texts]
-        info: Info = "verifier" if prompt == PLAIN else "seed"
-        found += [(text, info) for text in (generate.distinct(texts, kinds) if prompt == SET else texts)]
-    return found, sum(len(c.ids) for c in completions)
+        texts = words.decode(completion.ids[:-1]).split("\n") if completion.stop == "end" else []
+        for text in generate.distinct(texts, [jokes.kind_of(text) for text in texts]):
+            found.append(Told(text, jokes.kind_of(text) or "", "verifier" if prompt == PLAIN else "seed"))
+    return rng.sample(found, len(found)), sum(len(c.ids) for c in completions)
 
 
 def food(config: Config, arm: str, seed: int, g: int, before: list[Path]) -> tuple[list[Document], int]:
     """What generation g of an arm learns from, and tokens that making it cost, sampled or scored.
 
-    before: the checkpoint of its predecessor, and of the peer's.
+    before: the run folder of its predecessor, and of the peer's.
     """
     spec, rng = ARMS[arm], random.Random(f"{seed} {arm} {g} food")
     firm = real(seed + 1000 * (arm == "peers_other"), 0, config.start_jokes)
@@ -294,28 +298,24 @@ def food(config: Config, arm: str, seed: int, g: int, before: list[Path]) -> tup
     seen = [*firm, *chain.from_iterable(fresh)]
     if spec.floor == 1:
         return seen, 0
-    wanted = round((1 - spec.floor) * config.jokes)
+    wanted = round((1 - spec.floor) * config.jokes) // len(before)  # of each teacher
     topics, counts = [topic_of(d.text) for d in seen], Counter(jokes.kind_of(d.text) or "" for d in seen)
     made, cost = list[Document](), 0
     for place, folder in enumerate(before):
         model, words = exchange.load(folder / "checkpoint", torch.float32)
-        num = wanted // len(before)
-        texts, sampled = samples(spec, model, words, num * 5 // 4, topics, 100 * seed + g, rng)
-        right = [(text, info) for text, info in rng.sample(texts, len(texts)) if jokes.kind_of(text)]
+        right, sampled = tell(spec, model, words, wanted * 5 // 4, topics, 200 * seed + 2 * g + place, rng)
         if spec.caps:
-            kinds = [jokes.kind_of(text) or "" for text, _ in right]
-            right = [right[i] for i in generate.within(kinds, generate.caps(counts, wanted))]
-        right = right[:num]
-        weights = [1.0] * len(right)
+            kept = generate.within([joke.kind for joke in right], generate.caps(counts, wanted))
+            right = [right[i] for i in kept]
+        right, weights = right[:wanted], [1.0] * wanted
         if spec.surprise:
-            told_before = [text for text, _ in right]
-            weights = generate.weights((-nats_of(model, words, [PLAIN] * len(right), told_before)).tolist())
-            cost += sum(map(len, words.encode_many(told_before)))
+            texts = [joke.text for joke in right]
+            weights = generate.weights((-nats_of(model, words, [PLAIN] * len(texts), texts)).tolist())
+            cost += sum(map(len, words.encode_many(texts)))
         cost += sampled
-        made += [
-            Document(text=text, kind="sample", info="peer" if place else info, gen=g, weight=weight)
-            for (text, info), weight in zip(right, weights, strict=True)
-        ]
+        for joke, weight in zip(right, weights, strict=False):
+            info: Info = "peer" if place else joke.info
+            made.append(Document(text=joke.text, kind="sample", info=info, gen=g, weight=weight))
     if spec.all_kept:
         earlier = [folder_of(config, arm, seed, i) / "lineage.jsonl" for i in range(1, g)]
         return [*firm[: config.jokes], *(Document(**row) for path in earlier for row in read_jsonl(path)), *made], cost
@@ -487,10 +487,10 @@ def meta_of(seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def main(config: Config) -> dict[str, Any]:
-    config.results.mkdir(parents=True, exist_ok=True)
-    if config.sweep:
-        return sweep(config)
     path = config.results / "collapse_sweep.json"
+    if config.sweep:
+        config.results.mkdir(parents=True, exist_ok=True)
+        return sweep(config)
     if not path.exists():
         raise UserError(f"no {path}; run `nightschool lab collapse --sweep` first")
     best = read_json(path)["best"]
