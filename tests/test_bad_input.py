@@ -67,6 +67,8 @@ from nightschool.__main__ import main
         ("audit --endpoint http://127.0.0.1:9", "needs a --prompt"),
         ("audit --endpoint {jokes} --prompt joke", "must start with http:// or https://"),
         ("audit --endpoint http://127.0.0.1:9 --prompt joke --n 1", "n must be at least 2; got 1"),
+        ("audit {jokes} --checkpoint {other}", "--checkpoint, --before and --ref go together"),
+        ("audit {jokes} --ref {jokes} --checkpoint a --before b", "no checkpoint in a"),
         ("audit {jokes} --out {file}", "is a file; choose a folder"),
         ("audit {jokes} --out {other}", "holds a run of 'sft', not 'audit'"),
         ("lab collapse --arms naif", "no such arms: naif; known: real_only, naive"),

@@ -48,14 +48,15 @@ from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.night import generate
+from nightschool.night.bits import nats_of
 from nightschool.runs import Run, read_json, read_jsonl, source, versions, write_json, write_jsonl
 from nightschool.text import tokenizer as vocabulary
 from nightschool.text.corpus import encode, epochs
 from nightschool.text.document import Document, Info
-from nightschool.text.packing import Batch, Item, batches, collate
+from nightschool.text.packing import Batch, batches
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.loop import train
-from nightschool.train.losses import log_probs, next_token
+from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
 from nightschool.train.plan import flops_per_token
 from nightschool.train.schedule import warm_stay_decay
@@ -208,22 +209,6 @@ def pupil(texts: Sequence[Document], seed: int, dtype: torch.dtype) -> tuple[Tra
 # Exact measures
 
 
-@torch.no_grad()
-def nats_of(model: Transformer, words: Tokenizer, prompts: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-    """log q(text and its end | prompt), [N]."""
-    heads, bodies = words.encode_many(prompts), words.encode_many(texts)
-    items = [
-        Item([*head, *body, words.end_of_text], [0] * len(head) + [1] * (len(body) + 1))
-        for head, body in zip(heads, bodies, strict=True)
-    ]
-    longest = max(item.num_positions for item in items)
-    parts = [
-        log_probs(model, collate([[item] for item in items[i : i + 128]], longest, words.end_of_text, packed=False))
-        for i in range(0, len(items), 128)
-    ]
-    return torch.cat(parts).sum(1).double().numpy()
-
-
 def spread(q: np.ndarray, draws: int) -> dict[str, float]:
     """Of the probabilities of kinds, which need not add up to 1: kinds expected in so many draws, exp-entropy, and
     1 / P(two of them are alike), both among themselves."""
@@ -254,8 +239,8 @@ def exact(nats: np.ndarray, asked: np.ndarray, lengths: np.ndarray) -> dict[str,
 
 def measure(model: Transformer, words: Tokenizer) -> dict[str, Any]:
     w = world()
-    plain = nats_of(model, words, [PLAIN] * len(w.texts), w.texts)
-    asked = nats_of(model, words, [ABOUT.format(seed=topic) for topic in w.topic], w.texts)
+    plain = nats_of(model, words, w.texts, [PLAIN] * len(w.texts))
+    asked = nats_of(model, words, w.texts, [ABOUT.format(seed=topic) for topic in w.topic])
     return exact(plain, asked, np.array([len(ids) + 1 for ids in words.encode_many(w.texts)]))
 
 
@@ -310,7 +295,7 @@ def food(config: Config, arm: str, seed: int, g: int, before: list[Path]) -> tup
         right, weights = right[:wanted], [1.0] * wanted
         if spec.surprise:
             texts = [joke.text for joke in right]
-            weights = generate.weights((-nats_of(model, words, [PLAIN] * len(texts), texts)).tolist())
+            weights = generate.weights((-nats_of(model, words, texts, [PLAIN] * len(texts))).tolist())
             cost += sum(map(len, words.encode_many(texts)))
         cost += sampled
         for joke, weight in zip(right, weights, strict=False):

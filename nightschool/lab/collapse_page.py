@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +37,9 @@ def write(folder: Path, about: str, result: dict[str, Any]) -> None:
     arms = {name: means(arm["rows"]) for name, arm in result["arms"].items()}
     style = Path(life.__file__).with_name("report.html").read_text(encoding="utf-8")
     style = style.partition("<style>")[2].partition("</style>")[0]
-    page = pages.get_template("collapse.html").render(result | {"means": arms}, about=about, style=style, svg=drawing)
+    page = pages.get_template("collapse.html").render(
+        result | {"means": arms}, about=about, style=style, svg=b64encode(drawing.encode()).decode()
+    )
     write_text(folder / "collapse.html", page)
 
 
