@@ -4,7 +4,7 @@ Hypothesis: models that learn from the words of the one before lose what is rare
 made with chance from outside, capped by kind, weighted by surprise, on a floor of a tenth real text keep it.
 
 The world is the jokes of world/jokes.py: 320 kinds (topic, mechanism, punchline) with Zipf weights, in 704 texts of
-known probability. A model of 160 thousand parameters learns from real jokes; for ten generations it goes on from the
+known probability. A model of 175 thousand parameters learns from real jokes; for ten generations it goes on from the
 weights of the one before and learns from what that one told. Nothing is estimated from samples: each model's
 probability of each of the 704 texts is computed, so validity, kinds, entropy and excess bits are exact (of the
 canonical tokens; validity is thus a lower bound). All arms spend equal FLOPs a generation, those of sampling counted.
