@@ -199,5 +199,6 @@ def test_help_is_instant_and_needs_no_torch() -> None:
 
 
 def test_every_verb_has_its_stage() -> None:
-    folder = Path(program.__file__).parent / "stages"
-    assert {verb for verb in program.VERBS if not (folder / f"{verb}.py").exists()} == set()
+    package = Path(program.__file__).parent
+    files = {f"stages/{verb}.py" for verb in program.VERBS if verb != "lab"} | {f"lab/{lab}.py" for lab in program.LABS}
+    assert {file for file in files if not (package / file).exists()} == set()
