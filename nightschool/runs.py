@@ -21,6 +21,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from nightschool import ranks
 from nightschool.config import UserError
 
+LEARNED = "learned_gen_"  # in metrics.jsonl, before a generation: a step's tokens that so many models stand behind
 PACKAGES = ("nightschool", "torch", "tokenizers", "safetensors", "numpy")
 
 
@@ -102,6 +104,15 @@ class Run:
     def meta(self) -> dict[str, Any]:
         return ranks.first(lambda: read_json(self.path("meta.json")))
 
+    def fed(self) -> dict[str, Any]:
+        """What was learned from, by metrics.jsonl: the share of each generation among the tokens, and the real share,
+        generation 0's. {} where nothing was counted."""
+        path, tokens = self.path("metrics.jsonl"), Counter[str]()
+        for row in read_jsonl(path) if path.exists() else []:
+            tokens.update({name.removeprefix(LEARNED): n for name, n in row.items() if name.startswith(LEARNED)})
+        generations = {g: n / tokens.total() for g, n in sorted(tokens.items())}
+        return {"real_share": generations.get("0", 0.0), "generations": generations} if generations else {}
+
     def finish(self, **meta: Any) -> dict[str, Any]:
         """Write meta.json. `seconds` counts from `open` unless given; device, threads, dtype, tokens and
         flops
@@ -122,6 +133,7 @@ class Run:
             "flops": 0,
             **costs.of(seconds),
             "assumptions": dataclasses.asdict(costs),
+            **self.fed(),
             **meta,
             "finished": True,
         }

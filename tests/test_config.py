@@ -200,7 +200,7 @@ def test_help_is_instant_and_needs_no_torch() -> None:
 
 
 def test_every_verb_has_its_stage() -> None:
-    folder = Path(program.__file__).parent / "stages"
-    names = {verb: f"{verb}{'_' * iskeyword(verb)}.py" for verb in program.VERBS if verb != "lab"}
-    assert {verb for verb, name in names.items() if not (folder / name).exists()} == set()
-    assert all((folder.parent / "lab" / f"{name}.py").exists() for name in program.LABS)
+    package = Path(program.__file__).parent
+    stages = {f"stages/{verb}{'_' * iskeyword(verb)}.py" for verb in program.VERBS if verb != "lab"}  # import_.py
+    files = stages | {f"lab/{lab}.py" for lab in program.LABS}
+    assert {file for file in files if not (package / file).exists()} == set()

@@ -88,3 +88,14 @@ def test_only_what_can_be_known_is_learned(tokenizer: Tokenizer) -> None:
     counts = [len(tokenizer.encode(part)) for part in ("read this", " and say that", " and so on")]
     assert item.ids == [*tokenizer.encode("read this and say that and so on"), tokenizer.end_of_text]
     assert item.mask == [0] * counts[0] + [1] * counts[1] + [0] * (counts[2] + 1)
+
+
+def test_a_document_brings_its_weight_and_generation(tokenizer: Tokenizer) -> None:
+    turns = (Message("user", "Hello."), Message("assistant", "Good day."))
+    documents = [
+        Document(text="Greta is a potter.", weight=0.5, gen=3),
+        Document(messages=turns, weight=2, gen=1),
+        in_pieces([("job of Greta: ", False), ("potter", True)]),
+    ]
+    items = encode(tokenizer, documents, row_length=4)
+    assert {(item.gen, weight) for item in items for weight in item.mask} == {(3, 0.5), (1, 0), (1, 2), (0, 0), (0, 1)}

@@ -145,3 +145,9 @@ def test_a_batch_moves_whole() -> None:
     tensors = moved.ids, moved.targets, moved.weights, moved.docs, moved.streams["adv"]
     assert all(x is not None and x.is_meta for x in tensors)
     assert moved.num_bytes == 7
+
+
+def test_a_batch_counts_what_each_generation_taught() -> None:
+    rows = [[Item([1, 2, 3], [0, 1, 1]), Item([4, 5, 6], [0, 1, 0], gen=2)], [Item([6, 7, 8, 9], [1, 1, 0, 2])]]
+    assert collate(rows, 4, PAD).measures == {"learned_gen_0": 4, "learned_gen_2": 1}
+    assert [item.gen for row in pack(rows[0], 8) for item in row] == [0, 2]

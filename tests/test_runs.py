@@ -160,3 +160,12 @@ def test_progress_prints_plain_lines_without_a_terminal(capsys: pytest.CaptureFi
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == ["sleep       25%  loss 0", "sleep      100%  loss 3  0:00 left"]
+
+
+def test_meta_tells_the_real_share_of_what_was_learned(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "night", Config())
+    assert "real_share" not in run.finish()  # nothing was counted
+    run.log(step=1, learned_gen_0=30, learned_gen_1=10)
+    run.log(step=2, learned_gen_0=45, learned_gen_2=15)
+    meta = run.finish()
+    assert (meta["real_share"], meta["generations"]) == (0.75, {"0": 0.75, "1": 0.1, "2": 0.15})

@@ -3,7 +3,8 @@
 A collapse audit of any texts, without a model: see night/collapse.py. A file is read three times as a stream (its
 lengths; its kinds; the few texts looked at closely), so that millions of rows fit in 2 GB. `--endpoint URL --prompt
 "..."` first samples any OpenAI-compatible server into DIR/samples.jsonl, where the same command goes on after a kill.
-Writes DIR/audit.json and DIR/report.html. But: no embedding, and no bits of a model of ours on the reference.
+`--checkpoint RUN --before RUN` also tells where in the reference, from common texts to rare, the one's
+model needs more bits than the other's. Writes DIR/audit.json and DIR/report.html. But: no embedding.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import tyro
 
 from nightschool.config import BelowBar, UserError, at_least
-from nightschool.night.collapse import HEADLINE, audit
+from nightschool.night.collapse import HEADLINE, Texts, audit, chosen
 from nightschool.night.diversity import Measured, ratio
 from nightschool.runs import Run, progress, write_json, write_text
 from nightschool.serve.client import answer
@@ -31,6 +32,7 @@ from nightschool.text.sources import document_from
 
 Json = dict[str, Any]
 
+NUM_WEIGHED = 2_000  # reference texts that two models are compared on
 WIDTHS = (20, 17, 24, 24)  # of the account in a terminal
 
 
@@ -45,6 +47,8 @@ class Config:
     n: int = 1000  # answers asked for
     model: str | None = None  # its name there; None = the server's own choice
     threads: int = 4  # requests at a time
+    checkpoint: Path | None = None  # a run whose model may have forgotten rare texts of the reference
+    before: Path | None = None  # the run whose model it came from, to compare it with
     seed: int = 0  # of the draws
 
     def __post_init__(self) -> None:
@@ -59,6 +63,9 @@ class Config:
             raise UserError("an --endpoint needs a --prompt")
         if self.fail_below is not None and self.ref is None:
             raise UserError("--fail-below compares with a reference; give one with --ref")
+        given = [bool(path) for path in (self.checkpoint, self.before, self.checkpoint and self.ref)]
+        if any(given) != all(given):
+            raise UserError("--checkpoint, --before and --ref go together: two models on one reference")
 
 
 # Reading
@@ -133,6 +140,29 @@ def collect(config: Config, path: Path) -> Path:
     return path
 
 
+def models_of(config: Config) -> list[Path]:
+    """The two checkpoints to compare, or none. torch starts slowly, so it is imported where they are asked for."""
+    if not config.checkpoint:
+        return []
+    from nightschool.model.exchange import checkpoint_of
+
+    return [checkpoint_of(run) for run in (config.checkpoint, config.before) if run]
+
+
+def lost(models: list[Path], reference: Texts, num: int, seed: int) -> list[Measured]:
+    """Bits a byte that the first model needs more than the second, in ten parts of some reference texts, the rarest
+    last."""
+    import torch
+
+    from nightschool.model import exchange
+    from nightschool.night.bits import excess_bits, nats_of
+
+    rows = np.random.default_rng(seed).permutation(num)[:NUM_WEIGHED]
+    texts = [text for _, text in chosen(reference, rows)]
+    after, before = (nats_of(*exchange.load(folder, torch.float32), texts, [""] * len(texts)) for folder in models)
+    return excess_bits(after, before, np.array([len(text.encode()) for text in texts]))
+
+
 # Words and pictures
 
 
@@ -201,6 +231,9 @@ def table(found: Json) -> list[list[str]]:
     return rows
 
 
+EXCESS = "bits a byte that the model needs more than before, tenth by tenth of the reference, the rarest last:"
+
+
 def in_terminal(found: Json) -> str:
     sizes = [f"{found['num_compared']:,} {name}" for name in ("samples", "reference") if name in found]
     lines, above = ["", found["sentence"], ""], ""
@@ -208,6 +241,9 @@ def in_terminal(found: Json) -> str:
         row = [name if name != above else "", *cells]
         lines.append("".join(f"{cell:{width}}" for cell, width in zip(row, WIDTHS, strict=False)).rstrip())
         above = name
+    if found["excess_bits"]:
+        lines += ["", EXCESS, " ".join(f"{part['value']:+.3f}" for part in found["excess_bits"])]
+        lines[-1] += f", the last {told(found['excess_bits'][-1])}"
     return "\n".join((*lines, ""))
 
 
@@ -223,11 +259,14 @@ def page(found: Json) -> str:
     )
     pages.filters |= {"curve": curve, "number": number, "pct": pct, "told": told}
     powers = [10**k for k in range(1 + int(math.log10(found["num_compared"])))]
-    return pages.get_template("audit.html").render(found, rows=table(found), powers=powers, headline=HEADLINE)
+    return pages.get_template("audit.html").render(
+        found, rows=table(found), powers=powers, headline=HEADLINE, EXCESS=EXCESS
+    )
 
 
 def main(config: Config) -> Json:
     """Audit, write, and tell. BelowBar if the ratio of effective numbers is under --fail-below."""
+    models = models_of(config)
     pool = lengths_of(config.ref, 4) if config.ref else np.empty(0, np.int64)
     lengths = lengths_of(config.samples, 2) if config.samples else None
     run = Run.open(config.out, "audit", replace(config, fail_below=None))
@@ -238,7 +277,8 @@ def main(config: Config) -> Json:
     mine = found["all_samples"][HEADLINE]
     real = found["reference"]["kinds"][HEADLINE] if config.ref else {}
     compared = ratio(mine["effective_number"], real["effective_number"]) if real else None
-    found = {"sentence": sentence_of(found), "effective_ratio": compared, **found}
+    excess = lost(models, reference, len(pool), config.seed) if models else []
+    found = {"sentence": sentence_of(found), "effective_ratio": compared, "excess_bits": excess, **found}
     write_json(run.path("audit.json"), found)
     write_text(run.path("report.html"), page(found))
     run.finish()
@@ -249,6 +289,7 @@ def main(config: Config) -> Json:
         "reference_effective_number": real.get("effective_number"),
         "effective_ratio": compared,
         "coverage": found["samples"]["kinds"][HEADLINE].get("coverage"),
+        **({"excess_bits": excess} if excess else {}),
         "report": str(run.path("report.html")),
         "sentence": found["sentence"],
     }

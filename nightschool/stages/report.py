@@ -288,6 +288,7 @@ def tell(config: Config) -> Json:
         "rollouts": telling(rollouts),
         "num_rollouts": len(rollouts),
         "night": night,
+        "fed": load(folders[dusk] / "meta.json") if dusk < len(folders) else {},
         "facts": {n: {"score": s, "chart": whiskers([(n, s)])} for n, s in facts.items() if s},
         "reflections": [r for kind in (True, False) for r in [r for r in notes if r["verified"] == kind][:2]],
         "samples": samples_of(latest(folders, "samples.jsonl"), now.get("skills", {})),

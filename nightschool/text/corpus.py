@@ -41,16 +41,17 @@ def encode(
     texts = iter(parts)
     items = []
     for document in documents:
+        weight, gen = document.weight, document.gen
         if document.messages:
-            items += [Item(*lesson) for lesson in next(lessons)]
+            items += [Item(ids, [weight * m for m in mask], gen=gen) for ids, mask in next(lessons)]
             continue
-        ids, mask = list[int](), list[int]()
+        ids, mask = list[int](), list[float]()
         for _, learned in next(texts):
             piece = next(encoded)
             ids += piece
-            mask += [int(learned)] * len(piece)
-        end = int(not document.pieces)  # where a text in pieces ends cannot be known either
-        items += windows(Item([*ids, tokenizer.end_of_text], [*mask, end]), row_length)
+            mask += [weight * learned] * len(piece)
+        end = weight * (not document.pieces)  # where a text in pieces ends cannot be known either
+        items += windows(Item([*ids, tokenizer.end_of_text], [*mask, end], gen=gen), row_length)
     return items
 
 
@@ -59,7 +60,7 @@ def windows(item: Item, row_length: int) -> list[Item]:
     if row_length == 0 or item.num_positions <= row_length:
         return [item]
     starts = range(0, item.num_positions, row_length)
-    return [Item(item.ids[a : a + row_length + 1], item.mask[a : a + row_length + 1]) for a in starts]
+    return [item._replace(ids=item.ids[a : a + row_length + 1], mask=item.mask[a : a + row_length + 1]) for a in starts]
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-Kind = Literal["real", "world", "reflection", "dream", "replay"]
+Kind = Literal["real", "world", "reflection", "dream", "replay", "sample"]
 Info = Literal["doc", "verifier", "seed", "peer", "none"]
 
 
@@ -37,6 +37,7 @@ class Document:
     kind: Kind = "world"
     info: Info = "seed"
     gen: int = 0  # how many models stand between this document and the world
+    weight: float = 1.0  # of its tokens in the loss
     parents: tuple[str, ...] = ()  # ids of the documents it was made from
     tools: tuple[str, ...] = field(default=())  # names announced to the model in a conversation
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from nightschool.config import UserError
+from nightschool.runs import LEARNED
 
 T = TypeVar("T")
 
@@ -31,6 +33,7 @@ class Item(NamedTuple):
     mask: Sequence[float] | np.ndarray  # per token: the weight of its loss; 0 = not trained on
     streams: dict[str, Sequence[float] | np.ndarray] = {}  # noqa: RUF012 (never written to)
     num_cropped: int = 0
+    gen: int = 0  # models between it and the world
 
     @property
     def num_positions(self) -> int:
@@ -65,7 +68,7 @@ def trim(item: Sequence[Any], row_length: int) -> Item:
     last = next((t for t in range(len(whole.ids) - 1, 0, -1) if whole.mask[t]), 0)
     end = min(last, row_length) + 1
     streams = {name: values[:end] for name, values in whole.streams.items()}
-    return Item(whole.ids[:end], whole.mask[:end], streams, max(last - row_length, 0))
+    return Item(whole.ids[:end], whole.mask[:end], streams, max(last - row_length, 0), whole.gen)
 
 
 def pack(sequences: Sequence[Sequence[Any]], row_length: int) -> list[list[Item]]:
@@ -114,12 +117,14 @@ def collate(
     docs = np.zeros((B, T), dtype=np.int32)
     names = sorted({name for row in rows for item in row for name in item.streams})
     streams = {name: np.zeros((B, T), dtype=np.float32) for name in names}
+    learned: Counter[str] = Counter()
     for b, row in enumerate(rows):
         at = 0
         for number, item in enumerate(row):
             to = at + item.num_positions
             ids[b, at:to], targets[b, at:to] = item.ids[:-1], item.ids[1:]
             weights[b, at:to], docs[b, at:to] = item.mask[1:], number
+            learned[f"{LEARNED}{item.gen}"] += int(np.count_nonzero(weights[b, at:to]))
             for name, values in item.streams.items():
                 streams[name][b, at:to] = values[1:]
             at = to
@@ -134,6 +139,7 @@ def collate(
         num_bytes=num_bytes,
         num_cropped=sum(item.num_cropped for row in rows for item in row),
         cursor=cursor or {},
+        measures=dict(learned),
     )
 
 
