@@ -42,7 +42,10 @@ def encode(
     items = []
     for document in documents:
         if document.messages:
-            items.append(Item(*next(rendered)))
+            ids, mask = next(rendered)
+            # Of a dream all is learned, from a teacher's distribution (train/losses.py distil): no token of it is true.
+            dreamt = [1] * len(ids)
+            items.append(Item(ids, dreamt, {"dream": dreamt}) if document.kind == "dream" else Item(ids, mask))
             continue
         ids, mask = list[int](), list[int]()
         for _, learned in next(texts):

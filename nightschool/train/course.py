@@ -17,7 +17,7 @@ from nightschool.text.corpus import Mixture, Source
 from nightschool.text.packing import Batch, Item, batches, collate, pack, prefetch
 from nightschool.text.shards import Corpus
 from nightschool.text.tokenizer import Tokenizer
-from nightschool.train.loop import Position, backward, train
+from nightschool.train.loop import LossFn, Position, backward, train
 from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
 from nightschool.train.plan import Plan, num_parameters
@@ -45,6 +45,7 @@ def course(
     lr_scale: float = 1.0,
     warmup: float = 0.02,
     decay: float = 0.6,
+    loss: LossFn = next_token,
     save_seconds: float = 30.0,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,
@@ -89,7 +90,7 @@ def course(
         model,
         optimizer,
         lambda cursor: prefetch(stream(cursor, tokens), 4),
-        next_token,
+        loss,
         schedule=lambda done: lr_scale * warm_stay_decay(done, warmup, decay),
         horizon_tokens=tokens,
         save_seconds=save_seconds,

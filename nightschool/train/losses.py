@@ -9,6 +9,7 @@ N tokens, C channels, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,3 +102,33 @@ def chosen_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """hidden (N, C), weight (V, C), targets (N,) -> log p of the targets (N,), float32."""
     logits = (hidden @ weight.t()).float()
     return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+
+
+def distil(teacher: Transformer) -> Callable[[Transformer, Batch], Losses]:
+    """A loss for batches in which some tokens are dreamt (stream "dream", 1 = dreamt): there the teacher's whole
+    distribution is learned, forward KL, and elsewhere the next token. Both sums go by the count of all that is
+    learned, so that each token weighs the same."""
+
+    def loss(model: Transformer, batch: Batch) -> Losses:
+        dreamt = batch.streams.get("dream", torch.zeros_like(batch.weights))
+        hidden, weight = model.hidden(batch.ids, batch.docs), model.lm_head.weight
+        told, _ = cross_entropy(hidden, weight.to(hidden.dtype), batch.targets, batch.weights * (1 - dreamt))
+        chosen = (dreamt * batch.weights).flatten().nonzero().squeeze(1)
+        with torch.no_grad():
+            asked = teacher.hidden(batch.ids, batch.docs).flatten(0, 1).index_select(0, chosen)
+        mine = hidden.flatten(0, 1).index_select(0, chosen)
+        heads = weight.to(hidden.dtype), teacher.lm_head.weight.detach().to(hidden.dtype)
+        apart = told.new_zeros(())
+        for a in range(0, len(chosen), CHUNK):
+            rows = mine[a : a + CHUNK], asked[a : a + CHUNK]
+            apart = apart + checkpoint(divergence, *rows, *heads, use_reentrant=False)
+        return {"loss": (told, batch.weights.sum()), "dream": (apart, batch.weights.sum())}
+
+    return loss
+
+
+def divergence(hidden: Tensor, asked: Tensor, weight: Tensor, teacher_weight: Tensor) -> Tensor:
+    """hidden, asked (N, C), weights (V, C) -> sum over N of KL(teacher || model) in nats."""
+    log_q = torch.log_softmax((hidden @ weight.t()).float(), dim=-1)
+    log_p = torch.log_softmax((asked @ teacher_weight.t()).float(), dim=-1)
+    return (log_p.exp() * (log_p - log_q)).sum()
