@@ -1,10 +1,10 @@
 """Dreams: what a sleeper rehearses so that a night of learning costs it nothing it knew.
 
-A dream's question is never one that was asked: the model's own words at high temperature and what it heard by day, spliced
-in the middle, with a few words of another's in the place of its own. It answers them itself. No token of a dream is
-true, so none is learned as a label: the sleeper is held to the whole distribution that its evening self, frozen, has at
-each of them (forward KL, train/losses.py). How far it has drifted from that self is measured on other dreams. But:
-one question a dream; where a model was never taught to ask, its own words are mostly babble.
+A dream's question was never asked: the model's own words at high temperature and what it heard by day, spliced in the
+middle, with a few words of another's in the place of its own. The model answers it. No token of a dream is true, so none
+is learned as a label: the sleeper is held to the whole distribution that its evening self, frozen, has at each of them
+(forward KL, train/losses.py). How far it has drifted from that self is measured on other dreams. But: one question a
+dream; where a model was never taught to ask, its own words are mostly babble.
 Sources: Hoel 2021 (2007.09560) for dreams as corrupted inputs; Marek et al. 2026 (2605.26097) for KL on self-samples.
 """
 
@@ -13,13 +13,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from os.path import commonprefix
 
 import torch
 
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
+from nightschool.night.memory import told
 from nightschool.text import chat
 from nightschool.text.document import Document, Message
 from nightschool.text.packing import Batch
@@ -32,9 +32,10 @@ ASKED, ANSWERED = 48, 96  # most tokens of its own words, and of an answer
 
 
 def dream(engine: Engine, heard: Sequence[Document], num_dreams: int, seed: int) -> list[Document]:
-    """heard: conversations, each with one thing the user said, or texts. Tools that were at hand are in the dream too."""
+    """heard: conversations, each with one thing the user said, or texts. Tools at hand then are at hand in the dream."""
     tokenizer, rng = engine.tokenizer, random.Random(f"dreams {seed}")
-    opening = commonprefix([chat.render(tokenizer, [Message("user", said)])[0] for said in ("A", "B")])
+    one, other = (chat.render(tokenizer, [Message("user", said)])[0] for said in ("A", "B"))
+    opening = one[: next(i for i, pair in enumerate(zip(one, other, strict=True)) if len(set(pair)) == 2)]
     hot = Sampling(temperature=HOT, max_new_tokens=ASKED, seed=seed)
     babble = [
         Document(text=chat.parse(tokenizer.decode(c.ids)).content)
@@ -43,7 +44,7 @@ def dream(engine: Engine, heard: Sequence[Document], num_dreams: int, seed: int)
     dreams = []
     for _ in range(num_dreams):
         first, second, third = (rng.choice(babble if rng.random() < OWN else heard) for _ in range(3))
-        turn = Message("user", spliced(rng, *map(said, (first, second, third))))
+        turn = Message("user", spliced(rng, *map(told, (first, second, third))))
         dreams.append(Document(messages=(turn,), tools=second.tools, kind="dream", info="seed", gen=1))
     prompts = [ids for ids, _ in chat.render_many(tokenizer, [(d.messages, d.tools) for d in dreams], generate=True)]
     room = engine.context - ANSWERED
@@ -51,11 +52,6 @@ def dream(engine: Engine, heard: Sequence[Document], num_dreams: int, seed: int)
     answers = engine.generate([ids for _, ids in kept], Sampling(max_new_tokens=ANSWERED, seed=seed))
     turns = [chat.parse(tokenizer.decode(answer.ids)) for answer in answers]
     return [replace(d, messages=(*d.messages, turn)) for (d, _), turn in zip(kept, turns, strict=True)]
-
-
-def said(document: Document) -> str:
-    """What there is to hear in a document: its text, or what the user said in a conversation."""
-    return document.text or " ".join(m.content for m in document.messages if m.role == "user")
 
 
 def spliced(rng: random.Random, first: str, second: str, third: str) -> str:
