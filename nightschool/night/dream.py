@@ -1,10 +1,10 @@
 """Dreams: what a sleeper rehearses so that a night of learning costs it nothing it knew.
 
 A dream's question was never asked: the model's own words at high temperature and what it heard by day, spliced in the
-middle, with a few words of another's in the place of its own. The model answers it. No token of a dream is true, so none
-is learned as a label: the sleeper is held to the whole distribution that its evening self, frozen, has at each of them
-(forward KL, train/losses.py). How far it has drifted from that self is measured on other dreams. But: one question a
-dream; where a model was never taught to ask, its own words are mostly babble.
+middle, with a few words of another's in the place of its own. The model answers it. No token of a dream is true, so
+none is learned as a label: the sleeper is held to the whole distribution that its evening self, frozen, has at each of
+them (forward KL, train/losses.py). How far it has drifted from that self is measured on other dreams. But: one question
+a dream; where a model was never taught to ask, its own words are mostly babble.
 Sources: Hoel 2021 (2007.09560) for dreams as corrupted inputs; Marek et al. 2026 (2605.26097) for KL on self-samples.
 """
 
@@ -20,6 +20,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.night.memory import told
+from nightschool.tasks.attempt import turns_of
 from nightschool.text import chat
 from nightschool.text.document import Document, Message
 from nightschool.text.packing import Batch
@@ -32,13 +33,13 @@ ASKED, ANSWERED = 48, 96  # most tokens of its own words, and of an answer
 
 
 def dream(engine: Engine, heard: Sequence[Document], num_dreams: int, seed: int) -> list[Document]:
-    """heard: conversations, each with one thing the user said, or texts. Tools at hand then are at hand in the dream."""
+    """heard: conversations, each with one thing the user said, or texts. Tools at hand then are so in the dream."""
     tokenizer, rng = engine.tokenizer, random.Random(f"dreams {seed}")
     one, other = (chat.render(tokenizer, [Message("user", said)])[0] for said in ("A", "B"))
     opening = one[: next(i for i, pair in enumerate(zip(one, other, strict=True)) if len(set(pair)) == 2)]
     hot = Sampling(temperature=HOT, max_new_tokens=ASKED, seed=seed)
     babble = [
-        Document(text=chat.parse(tokenizer.decode(c.ids)).content)
+        Document(text=turns_of(tokenizer, c)[0].content)
         for c in engine.generate([opening] * max(1, round(OWN * num_dreams)), hot)
     ]
     dreams = []
@@ -50,8 +51,10 @@ def dream(engine: Engine, heard: Sequence[Document], num_dreams: int, seed: int)
     room = engine.context - ANSWERED
     kept = [(d, ids) for d, ids in zip(dreams, prompts, strict=True) if len(ids) < room]
     answers = engine.generate([ids for _, ids in kept], Sampling(max_new_tokens=ANSWERED, seed=seed))
-    turns = [chat.parse(tokenizer.decode(answer.ids)) for answer in answers]
-    return [replace(d, messages=(*d.messages, turn)) for (d, _), turn in zip(kept, turns, strict=True)]
+    return [
+        replace(d, messages=(*d.messages, *turns_of(tokenizer, answer)))
+        for (d, _), answer in zip(kept, answers, strict=True)
+    ]
 
 
 def spliced(rng: random.Random, first: str, second: str, third: str) -> str:

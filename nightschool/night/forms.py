@@ -110,10 +110,10 @@ def exercises(passages: Sequence[Passage], how_many: Sequence[int]) -> list[Exer
     index, made = Index([passage.text for passage in passages]), list[Exercise]()
     for number, (passage, num) in enumerate(zip(passages, how_many, strict=True)):
         lines = sentences(passage.text)
-        near = [passages[i] for i in index.search(passage.text, 32) if i != number]
+        near = [passages[i] for i in index.search(" ".join(names(passage.text)), 32) if i != number]
         others = [other for other in near if other.source != passage.source] or near
         for i in range(num):
-            kind, line = ROUND[(i + i // len(lines)) % len(ROUND)], lines[i % len(lines)]
+            kind, line = ROUND[(i // len(lines) + i % len(lines)) % len(ROUND)], lines[i % len(lines)]
             kind = kind if others or kind != "link" else "question"
             read = (passage, others[i % min(len(others), 4)]) if kind == "link" else (passage,)
             first, *more = ASKS[kind]

@@ -1,9 +1,9 @@
 """Reading by thinking: the model writes about what it reads, and what it writes is checked against what it read.
 
 It goes through the text sentence by sentence: which one it thinks about is not its own choice, so that nothing is left
-out and its questions stay as varied as the text. A form (forms.py) says what it may write and how a program checks that;
+out and its questions stay as varied as the text. A form (forms.py) says what it may write and how a program checks it;
 a question is also answered again, with the text before it, and the answers must be the same. What is kept becomes
-closed-book lessons: information from the document, on its way into the weights. But: the checks know words, not meaning.
+closed-book lessons: information from the document, on its way into the weights. But: checks know words, not meaning.
 Sources: self-study (2506.06266), Active Reading (2508.09494), EntiGraph (2409.07431) for links.
 """
 

@@ -28,7 +28,8 @@ from nightschool.train.course import course, in_batches
 from nightschool.train.losses import distil, next_token
 from nightschool.train.plan import Plan
 
-NUM_DREAMS, NUM_GAUGE = 1024, 64  # to rehearse; to measure the drift on
+MOST_DREAMS, DREAM_TOKENS = 1024, 128  # as many dreams as fill their share of the night if each has so many tokens
+NUM_GAUGE = 64  # dreams to measure the drift on
 CHECKS = 10  # of the drift in a night
 
 
@@ -87,7 +88,8 @@ def sleep(
     if dreams:
         path = run.path("dreams.jsonl")
         if not path.exists():
-            write_jsonl(path, map(record_of, dream(engine, heard, NUM_DREAMS, seed)))
+            num_dreams = min(MOST_DREAMS, 1 + int(tokens * replay * dreams / DREAM_TOKENS))
+            write_jsonl(path, map(record_of, dream(engine, heard, num_dreams, seed)))
         dreamt = [document_of(row, str(path)) for row in read_jsonl(path)]
         print(f"dreaming of: {dreamt[0].messages[0].content!r}", file=sys.stderr)
     if max_drift:

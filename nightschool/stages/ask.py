@@ -27,6 +27,7 @@ from nightschool.world.passages import UNKNOWN
 from nightschool.world.school import DONT_KNOW
 
 MOST_CITED = 3
+HELD = 0.6  # share of the answer's words that a sentence must have more of, to be cited for it
 ANSWER_TOKENS = 96
 
 
@@ -53,12 +54,15 @@ def fitting(found: list[Passage], tokenizer: Tokenizer, room: int) -> list[Passa
 
 
 def cite(answer: str, question: str, read: list[Passage]) -> list[dict[str, str]]:
-    """The sentences that hold each word of the answer's last line, likeliest first."""
+    """The sentences that hold most of what the answer's last line adds to the question, likeliest first; of these such
+    as have a word of the question, if any does."""
     said = answer.strip().rpartition("\n")[2].removeprefix("Answer: ")
-    asked = set(words(said)) - LESS
+    asked = {word for word in words(question) if len(word) > 1} - LESS
+    sought = set(words(said)) - LESS - asked
     pool = [(passage.place, sentence) for passage in read for sentence in sentences(passage.text)]
     order = Index([sentence for _, sentence in pool]).search(f"{question} {said}", len(pool))
-    holding = [pool[i] for i in order if asked and asked <= set(words(pool[i][1]))]
+    holding = [pool[i] for i in order if len(sought & set(words(pool[i][1]))) > HELD * len(sought)]
+    holding = [pair for pair in holding if asked & set(words(pair[1]))] or holding
     return [{"file": place, "sentence": sentence} for place, sentence in holding[:MOST_CITED]]
 
 
@@ -78,8 +82,8 @@ def main(config: Config) -> dict[str, Any]:
     cited = cite(answer, config.question, found)
     known = answer.strip() != "" and not answer.endswith((UNKNOWN, DONT_KNOW))
     if known and config.documents and not cited:
-        print("no sentence of the documents holds this answer", file=sys.stderr)
-    return told(answer, cited if known else [], known)
+        print("no sentence of the documents holds this answer:", file=sys.stderr)
+    return told(answer, cited if known else [], known and (bool(cited) or not config.documents))
 
 
 def told(answer: str, cited: list[dict[str, str]], known: bool) -> dict[str, Any]:
