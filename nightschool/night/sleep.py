@@ -12,12 +12,13 @@ import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import Transformer
 from nightschool.night.dream import dream, drift
-from nightschool.night.gate import Decision, decide
+from nightschool.night.gate import decide
 from nightschool.night.read import Reflection, counts
 from nightschool.runs import Run, read_json, read_jsonl, write_json, write_jsonl
 from nightschool.tasks.exam import interval
@@ -26,7 +27,7 @@ from nightschool.text.document import Document, record_of
 from nightschool.text.sources import document_of
 from nightschool.train.course import course, in_batches
 from nightschool.train.losses import distil, next_token
-from nightschool.train.plan import Plan
+from nightschool.train.plan import Plan, flops_per_token
 
 MOST_DREAMS, DREAM_TOKENS = 1024, 128  # as many dreams as fill their share of the night if each has so many tokens
 NUM_GAUGE = 64  # dreams to measure the drift on
@@ -35,17 +36,6 @@ CHECKS = 10  # of the drift in a night
 
 class Drifted(Exception):
     """The alarm: nothing after this step would be kept."""
-
-
-class Slept(NamedTuple):
-    model: Transformer  # the morning's, let through or not
-    evening: Any  # what `sit` gave
-    morning: Any
-    decision: Decision
-    drift: float | None  # nats a token; None = not measured
-    dreams: list[Document]
-    seconds: float
-    tokens: int
 
 
 def once(path: Path, make: Callable[[], Any]) -> Any:
@@ -57,11 +47,14 @@ def once(path: Path, make: Callable[[], Any]) -> Any:
 
 def sleep(
     run: Run,
+    start: Path,
     model: Transformer,
     engine: Engine,
     plan: Plan,
     row_length: int,
     *,
+    card: str,
+    reflections: Sequence[Reflection],
     food: Sequence[Sequence[Document]],
     sources: Mapping[str, Source],
     shares: Mapping[str, float],
@@ -74,12 +67,15 @@ def sleep(
     seed: int,
     lr_scale: float,
     save_seconds: float,
-) -> Slept:
-    """One night. The engine holds the model's weights.
+    control: bool = False,
+    **told: Any,
+) -> dict[str, Any]:
+    """One night: writes the morning's checkpoint, scores.json and night.json -> what run.finish is to say.
 
-    food: lessons by topic; sources, shares: of school, to repeat; heard: what the day's people said, to dream of; sit:
-    the exam -> {"outcomes": skill -> outcomes, "news": its samples}; replay: share of the tokens that is no food;
-    dreams: share of that which is dreamt; max_drift: nats a token, 0 = not measured.
+    start: the evening's checkpoint, whose weights model and engine hold. reflections, told: for night.json. food: lessons
+    by topic. sources, shares: of school, to repeat. heard: what the day's people said, to dream of. sit: the exam ->
+    {"outcomes": skill -> outcomes, "news": its samples}. replay: share of the tokens that is no food; dreams: share of
+    that which is dreamt. max_drift: nats a token, 0 = not measured. control: keep the morning's model in any case.
     """
     tokenizer = engine.tokenizer
     evening = once(run.path("evening.json"), lambda: sit(engine))
@@ -104,7 +100,6 @@ def sleep(
             raise Drifted
         return {"drift": apart}
 
-    seconds, spent = 0.0, 0
     try:
         end = course(
             run,
@@ -132,43 +127,49 @@ def sleep(
         seconds, spent = last["seconds"], last["tokens"]
     engine.load(model)
     morning = once(run.path("morning.json"), lambda: sit(engine))
-    apart = drift(model, self_, gauge) if max_drift else 0.0
-    decision = decide(evening["outcomes"], morning["outcomes"], drift=apart, bar=max_drift)
-    return Slept(model, evening, morning, decision, apart if max_drift else None, dreamt, seconds, spent)
-
-
-def account(reflections: Sequence[Reflection], slept: Slept, documents: int, **more: Any) -> dict[str, Any]:
-    """night.json: what was read, what was written, what the gate said."""
-    before, after = slept.evening, slept.morning
-
-    def known(at: Any, skill: str = "news") -> dict[str, float]:
-        return interval(sum(at["outcomes"][skill]), len(at["outcomes"][skill]))
-
-    skills = [s for s in before["outcomes"] if s != "news"]
-    return {
-        "documents": documents,
+    apart = drift(model, self_, gauge) if max_drift else None
+    decision = decide(evening["outcomes"], morning["outcomes"], drift=apart or 0.0, bar=max_drift)
+    kept = morning
+    if not decision.passed and not control:
+        print(f"the night is undone: {decision.reason}", file=sys.stderr)
+        model, _ = exchange.load(start, model.dtype)
+        kept = evening
+    exchange.save(run.path("checkpoint"), model, tokenizer, card)
+    skills = {
+        skill: known(outcomes) for skill, outcomes in kept["outcomes"].items() if skill not in ("news", "unknown")
+    }
+    write_json(run.path("scores.json"), {"split": "dev", "skills": skills})
+    pairs = {skill: (evening["outcomes"][skill], morning["outcomes"][skill]) for skill in evening["outcomes"]}
+    night = {
         "written": len(reflections),
         "verified": sum(r.kept for r in reflections),
-        **more,
-        "facts": {"evening": known(before), "morning": known(after), "control": None},
+        **told,
+        "facts": {"evening": known(pairs["news"][0]), "morning": known(pairs["news"][1]), "control": None},
         "gate": {
-            **slept.decision._asdict(),
-            "skills": {s: [known(before, s)["accuracy"], known(after, s)["accuracy"]] for s in skills},
+            **decision._asdict(),
+            "skills": {s: [sum(o) / len(o) for o in pair] for s, pair in pairs.items() if s != "news"},
         },
-        "drift": slept.drift,
+        "drift": apart,
         "examples": [
             {
-                "question": evening["prompt"],
-                "evening": evening["answer"],
-                "morning": morning["answer"],
-                "gold": evening["gold"],
+                "question": before["prompt"],
+                "evening": before["answer"],
+                "morning": after["answer"],
+                "gold": before["gold"],
             }
-            for evening, morning in zip(before["news"], after["news"], strict=True)
+            for before, after in zip(evening["news"], morning["news"], strict=True)
         ],
         "counts": counts(reflections),
         "reflections": [
             {"source": r.parents[0], "text": r.written, "verified": r.kept, "why": r.why} for r in reflections[:200]
         ],
-        "dreams": [{"question": d.messages[0].content, "answer": d.messages[1].content} for d in slept.dreams[:8]],
-        "seconds": slept.seconds,
+        "dreams": [{"question": d.messages[0].content, "answer": d.messages[1].content} for d in dreamt[:8]],
+        "seconds": seconds,
     }
+    write_json(run.path("night.json"), night)
+    flops = spent * flops_per_token(model.config, row_length)
+    return {"seconds": seconds, "tokens": spent, "flops": flops, "dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def known(outcomes: Sequence[float]) -> dict[str, float]:
+    return interval(sum(outcomes), len(outcomes))

@@ -20,14 +20,14 @@ from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
 from nightschool.night.memory import Passage, told
 from nightschool.night.read import Reflection, by_engine, by_topic, reflect
-from nightschool.night.sleep import account, sleep
-from nightschool.runs import Costs, Run, read_json, read_jsonl, write_json, write_jsonl
-from nightschool.tasks.exam import exam, interval
+from nightschool.night.sleep import sleep
+from nightschool.runs import Costs, Run, read_json, read_jsonl, write_jsonl
+from nightschool.tasks.exam import exam
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
 from nightschool.text.corpus import Source
 from nightschool.text.document import Document, record_of
-from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
+from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW
 from nightschool.world import school
 from nightschool.world.newcomers import News, newcomers, questions
 from nightschool.world.problem import Problem
@@ -123,12 +123,15 @@ def main(config: Config) -> dict[str, Any]:
         write_jsonl(written, map(asdict, reflect(FORMS["town"], exercises, (reader, reader), config.seed)))
     reflections = [Reflection(**row) for row in read_jsonl(written)]
     write_jsonl(run.path("reflections.jsonl"), (record_of(r.lesson) for r in reflections if r.kept))
-    slept = sleep(
+    facts = sleep(
         run,
+        start,
         model,
         engine,
         QUICKSTART,
         QUICKSTART_ROW,
+        card=CARD,
+        reflections=reflections,
         food=[[Document(text=told(d))] for d in news.documents] if config.control else by_topic(reflections),
         sources=sources_of(news.strangers),
         shares=LESSONS,
@@ -141,25 +144,11 @@ def main(config: Config) -> dict[str, Any]:
         seed=config.seed,
         lr_scale=config.lr_scale,
         save_seconds=config.save_seconds,
+        control=config.control,
+        documents=len(news.documents),
+        precision=precision(reflections, news),
     )
-    if not slept.decision.passed and not config.control:
-        model, tokenizer = exchange.load(start, DTYPES[dtype])
-    exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-    outcomes = slept.morning["outcomes"]
-    write_json(
-        run.path("scores.json"),
-        {"split": "dev", "skills": {s: interval(sum(o), len(o)) for s, o in outcomes.items() if s in SKILLS}},
-    )
-    true = precision(reflections, news)
-    write_json(run.path("night.json"), account(reflections, slept, len(news.documents), precision=true))
-    run.finish(
-        seconds=slept.seconds,
-        tokens=slept.tokens,
-        flops=slept.tokens * flops_per_token(model.config, QUICKSTART_ROW),
-        device=device.name,
-        threads=device.threads,
-        dtype=dtype,
-    )
+    run.finish(device=device.name, threads=device.threads, **facts)
     return headline(run)
 
 

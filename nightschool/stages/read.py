@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,17 +29,17 @@ from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
 from nightschool.night.memory import Index, Passage, passages, sentences, words
 from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic, counts, hold_out, reflect
-from nightschool.night.sleep import account, sleep
-from nightschool.runs import Costs, Run, progress, read_json, read_jsonl, write_json, write_jsonl
+from nightschool.night.sleep import sleep
+from nightschool.runs import Costs, Run, progress, read_json, read_jsonl, write_jsonl
 from nightschool.serve import client
 from nightschool.stages.night import LESSONS, heard_at_school, skills_of, sources_of
 from nightschool.stages.sft import plan_of
-from nightschool.tasks.exam import exam, interval
+from nightschool.tasks.exam import exam
 from nightschool.text import sources
 from nightschool.text.corpus import encode
 from nightschool.text.document import Document, record_of
 from nightschool.text.tokenizer import Tokenizer
-from nightschool.train.plan import QUICKSTART, flops_per_token
+from nightschool.train.plan import QUICKSTART
 from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 
 CARD = "A small model of the Qwen3 architecture, raised by nightschool, after it has read some documents."
@@ -89,55 +89,64 @@ class Config:
             raise UserError(f"reflector must start with http:// or https://; got {self.reflector}")
 
 
-def by_endpoint(config: Config, path: Path) -> Reader:
-    """Another model's answers, each written down as it comes: a resumed run asks no question twice."""
-    if path.exists():
-        whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        write_jsonl(path, map(json.loads, whole))  # a kill may have torn the last
-    told = iter(read_jsonl(path) if path.exists() else [])
+def by_endpoint(url: str, model: str | None) -> Reader:
+    """The answers of another model."""
 
-    def ask(prompt: str, temperature: float) -> str:
-        return client.answer(config.reflector or "", prompt, config.reflector_model, temperature)
+    def read(prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
+        pool = ThreadPoolExecutor(ASKED_TOGETHER)
+        try:
+            return list(pool.map(lambda prompt: client.answer(url, prompt, model, temperature), prompts))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return read
+
+
+def remembered(reader: Reader, path: Path, block: int) -> Reader:
+    """The same reader, who writes down each block of answers: a run that goes on asks for none of them again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_jsonl(path, (json.loads(line) for line in lines if line.endswith("\n")))  # a kill may have torn the last
+    told = iter(read_jsonl(path) if path.exists() else [])
 
     def read(prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
         found = list(islice(told, len(prompts)))
-        left = prompts[len(found) :]
-        pool = ThreadPoolExecutor(ASKED_TOGETHER)
-        try:
-            with path.open("a", encoding="utf-8") as file, progress("asking", len(prompts)) as show:
-                for text in pool.map(ask, left, repeat(temperature)):
-                    file.write(json.dumps(text) + "\n")
-                    file.flush()
-                    found.append(text)
-                    show(len(found), f"{len(found):,} answers")
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with path.open("a", encoding="utf-8") as file, progress("reading", max(1, len(prompts))) as show:
+            while left := prompts[len(found) : len(found) + block]:
+                texts = reader(left, temperature, seed + len(found))
+                file.writelines(json.dumps(text) + "\n" for text in texts)
+                file.flush()
+                found += texts
+                show(len(found), f"{len(found):,} answers")
         return found
 
     return read
 
 
-def readers_of(config: Config, run: Run, engine: Engine, new_tokens: int) -> tuple[tuple[Reader, Reader], list[str]]:
+def readers_of(config: Config, run: Run, engine: Engine) -> tuple[tuple[Reader, Reader], list[str]]:
     """Who writes and who replies, and what they are called in the lineage."""
-    first, name = by_engine(engine, new_tokens), f"model {config.start}"
+    size, name = engine.context // 4, f"model {config.start}"
     if config.reflector:
-        first, name = (
-            by_endpoint(config, run.path("asked.jsonl")),
-            f"{config.reflector} {config.reflector_model or ''}".strip(),
-        )
-    if config.peer:
-        peer = Engine(*exchange.load(exchange.checkpoint_of(config.peer), engine.decoder.dtype), slots=engine.slots)
-        return (first, by_engine(peer, new_tokens)), [name, f"peer {config.peer}"]
-    return (first, first), [name, f"{name}, in another role"]
+        name = f"{config.reflector} {config.reflector_model or ''}".strip()
+        first = remembered(by_endpoint(config.reflector, config.reflector_model), run.path("told.jsonl"), 32)
+    else:
+        first = remembered(by_engine(engine, size), run.path("told.jsonl"), 256)
+    if not config.peer:
+        return (first, first), [name, f"{name}, in another role"]
+    peer = Engine(*exchange.load(exchange.checkpoint_of(config.peer), engine.decoder.dtype), slots=engine.slots)
+    second = remembered(by_engine(peer, peer.context // 4), run.path("told-peer.jsonl"), 256)
+    return (first, second), [name, f"peer {config.peer}"]
 
 
-def trial(read: Sequence[Passage], reader: Reader, seed: int) -> str:
-    """The form of whose reflections more pass; any text's where none do."""
+def trial(read: Sequence[Passage], engine: Engine, config: Config) -> str:
+    """The form of whose reflections more pass; any text's where none do, and of a reflector."""
+    if config.reflector:
+        return "any"
+    first, reader = read[:TRIAL], by_engine(engine, engine.context // 4)
 
     def passed(form: Form) -> int:
-        each = max(1, TRIAL // len(read[:TRIAL]))
-        exercises = form.exercises(read[:TRIAL], [each] * len(read[:TRIAL]))
-        return sum(r.kept for r in reflect(form, exercises, (reader, reader), seed))
+        exercises = form.exercises(first, [TRIAL // len(first)] * len(first))
+        return sum(r.kept for r in reflect(form, exercises, (reader, reader), config.seed))
 
     return max(("any", "town"), key=lambda name: passed(FORMS[name]))
 
@@ -191,9 +200,8 @@ def main(config: Config) -> dict[str, Any]:
     device = set_up(config.threads, dtype)
     model, tokenizer = exchange.load(start, DTYPES[dtype])
     engine = Engine(model, tokenizer, slots=128)
-    readers, names = readers_of(config, run, engine, engine.context // 4)
-    kind = "any" if config.reflector and config.form == "auto" else config.form
-    form = FORMS[run.settle("form", lambda: trial(read, readers[0], config.seed)) if kind == "auto" else kind]
+    readers, names = readers_of(config, run, engine)
+    form = FORMS[run.settle("form", lambda: config.form if config.form != "auto" else trial(read, engine, config))]
     written = run.path("written.jsonl")
     if not written.exists():
         how_many = [config.per_sentence * len(sentences(passage.text)) for passage in read]
@@ -211,42 +219,32 @@ def main(config: Config) -> dict[str, Any]:
     shares = LESSONS if in_town else {"school": 1.0} if lessons else {}
     size = sum(len(item.ids) for topic in food for item in encode(tokenizer, topic))
     plan, row_length = plan_of(model.config, 0)
-    tokens = max(plan.batch_tokens, round(config.rounds * size / (1 - config.replay)))
-    slept = sleep(
+    facts = sleep(
         run,
+        start,
         model,
         engine,
         plan,
         row_length,
+        card=CARD,
+        reflections=reflections,
         food=food,
         sources={**sources_of(strangers), "school": lambda rng, progress: rng.choice(lessons)},
         shares=shares,
         heard=[*(heard_at_school(config.seed) if in_town else []), *(Document(text=p.text) for p in read)],
         sit=lambda engine: sit(engine, form, asked, read, strangers if in_town else [], config.n_gate),
-        tokens=tokens,
+        tokens=max(plan.batch_tokens, round(config.rounds * size / (1 - config.replay))),
         replay=config.replay,
         dreams=float(not shares) if config.dreams is None else config.dreams,
         max_drift=config.max_drift,
         seed=config.seed,
         lr_scale=config.lr_scale,
         save_seconds=config.save_seconds,
+        documents=len({passage.source for passage in read}),
+        readers=names,
     )
-    if not slept.decision.passed:
-        print(f"the night is undone: {slept.decision.reason}", file=sys.stderr)
-        model, tokenizer = exchange.load(start, DTYPES[dtype])
-    exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-    known = {skill: interval(sum(o), len(o)) for skill, o in slept.morning["outcomes"].items()}
-    write_json(run.path("scores.json"), {"split": "dev", "skills": known})
-    write_jsonl(run.path("samples.jsonl"), slept.morning["news"])
-    write_json(run.path("night.json"), account(reflections, slept, len({p.source for p in read}), readers=names))
-    run.finish(
-        seconds=slept.seconds,
-        tokens=slept.tokens,
-        flops=slept.tokens * flops_per_token(model.config, row_length),
-        device=device.name,
-        threads=device.threads,
-        dtype=dtype,
-    )
+    write_jsonl(run.path("samples.jsonl"), read_json(run.path("morning.json"))["news"])
+    run.finish(device=device.name, threads=device.threads, **facts)
     return headline(run)
 
 
