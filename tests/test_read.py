@@ -244,6 +244,14 @@ def test_the_alarm_undoes_the_night(start: Path, reflector: str, capsys: pytest.
     assert night["dreams"], "who has no school dreams"
 
 
+def test_a_peer_answers_again(start: Path, reflector: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read(start, "--reflector", reflector, "--peer", str(start), "--per-sentence", "2") == 1
+    counts = json.loads(capsys.readouterr().out)["counts"]["question"]
+    assert counts["is answered otherwise when asked again"] == sum(counts.values()), "this peer knows nothing"
+    answers = (start.parent / "read" / "told-peer.jsonl").read_text().splitlines()
+    assert len(answers) == sum(counts.values())
+
+
 def test_who_cannot_read_learns_nothing(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read(start, "--per-sentence", "1") == 1
     said = capsys.readouterr()

@@ -72,10 +72,11 @@ def sleep(
 ) -> dict[str, Any]:
     """One night: writes the morning's checkpoint, scores.json and night.json -> what run.finish is to say.
 
-    start: the evening's checkpoint, whose weights model and engine hold. reflections, told: for night.json. food: lessons
-    by topic. sources, shares: of school, to repeat. heard: what the day's people said, to dream of. sit: the exam ->
-    {"outcomes": skill -> outcomes, "news": its samples}. replay: share of the tokens that is no food; dreams: share of
-    that which is dreamt. max_drift: nats a token, 0 = not measured. control: keep the morning's model in any case.
+    start: the evening's checkpoint, whose weights model and engine hold. reflections, told: for night.json. food:
+    lessons by topic. sources, shares: of school, to repeat. heard: what the day's people said, to dream of. sit:
+    the exam -> {"outcomes": skill -> outcomes, "news": its samples}. replay: share of the tokens that is no food;
+    dreams: share of that which is dreamt. max_drift: nats a token, 0 = not measured. control: keep the morning's
+    model in any case.
     """
     tokenizer = engine.tokenizer
     evening = once(run.path("evening.json"), lambda: sit(engine))
