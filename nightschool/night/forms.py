@@ -124,7 +124,7 @@ def exercises(passages: Sequence[Passage], how_many: Sequence[int]) -> list[Exer
 def shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
     made = started(exercise, exercise.kind, written)
     if exercise.kind == "discussion":
-        made = replace(made, turns=tuple(written), topic=exercise.sentence)
+        made = replace(made, turns=tuple(written), topic=" ".join(words(exercise.sentence)))
         if not all(turn.strip() for turn in written) or len(set(written)) < len(written):
             return replace(made, why="is no talk of two")
         if not any(share_run(turn, exercise.text) for turn in written[1::2]):
@@ -136,7 +136,8 @@ def shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
         quotes = found.get("evidence", [])
         if len(quotes) != len(exercise.passages) or any(len(found.get(x, [])) != 1 for x in LABELS[exercise.kind]):
             return replace(made, why="does not have the lines asked for")
-        made = replace(made, turns=tuple(found[x][0] for x in LABELS[exercise.kind]), topic=" ".join(quotes))
+        turns = tuple(found[x][0] for x in LABELS[exercise.kind])
+        made = replace(made, turns=turns, topic=" ".join(words(" ".join(quotes))))
         for quote, passage in zip(quotes, exercise.passages, strict=True):
             if len(words(quote)) < 3 or not within(quote, passage.text):
                 return replace(made, why="quotes what the text does not say")

@@ -88,7 +88,8 @@ def sleep(
             num_dreams = min(MOST_DREAMS, 1 + int(tokens * replay * dreams / DREAM_TOKENS))
             write_jsonl(path, map(record_of, dream(engine, heard, num_dreams, seed)))
         dreamt = [document_of(row, str(path)) for row in read_jsonl(path)]
-        print(f"dreaming of: {dreamt[0].messages[0].content!r}", file=sys.stderr)
+        for each in dreamt[:3]:
+            print(f"dreaming of: {each.messages[0].content!r}", file=sys.stderr)
     if max_drift:
         gauge = in_batches(encode(tokenizer, dream(engine, heard, NUM_GAUGE, seed + 1)), tokenizer, row_length)
     if dreams or max_drift:
