@@ -19,6 +19,7 @@ from nightschool.text.document import Document
 from nightschool.text.tokenizer import Tokenizer
 
 K1, B = 1.2, 0.75  # how soon a repeated word stops counting; how much a long passage is held against it
+MOST_TOKENS = 384  # of a passage: one that says more answers a question less well
 SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'\u201d\u2019)]))\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9])|\n\s*\n")
 WORD = re.compile(r"\w+")
 
@@ -28,6 +29,11 @@ class Passage(NamedTuple):
     source: str  # the id of its document
     place: str = ""  # where it stands; "" = it was told
     gen: int = 0  # its document's
+
+
+def passage_tokens(context: int) -> int:
+    """Tokens of a passage, or of what is said of it: two passages, the ask and an answer fit into the context."""
+    return min(MOST_TOKENS, context // 4)
 
 
 def told(document: Document) -> str:

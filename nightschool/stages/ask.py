@@ -19,7 +19,7 @@ from nightschool.device import Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import LESS
-from nightschool.night.memory import Index, Passage, passages, sentences, words
+from nightschool.night.memory import Index, Passage, passage_tokens, passages, sentences, words
 from nightschool.night.read import by_engine
 from nightschool.serve.speaker import newest_checkpoint
 from nightschool.text.tokenizer import Tokenizer
@@ -70,7 +70,7 @@ def main(config: Config) -> dict[str, Any]:
     checkpoint = newest_checkpoint(config.run)
     tokenizer = Tokenizer.load(checkpoint)
     context = exchange.model_config(checkpoint).max_position_embeddings
-    read = passages(config.documents, tokenizer, context // 4) if config.documents else []
+    read = passages(config.documents, tokenizer, passage_tokens(context)) if config.documents else []
     near = Index([passage.text for passage in read]).search(config.question, config.passages)
     room = context - ANSWER_TOKENS - len(tokenizer.encode(config.question)) - context // 8
     found = fitting([read[i] for i in near], tokenizer, room)

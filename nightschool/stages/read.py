@@ -27,7 +27,7 @@ from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
-from nightschool.night.memory import Index, Passage, passages, sentences, words
+from nightschool.night.memory import Index, Passage, passage_tokens, passages, sentences, words
 from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic, counts, hold_out, reflect
 from nightschool.night.sleep import sleep
 from nightschool.runs import Costs, Run, progress, read_json, read_jsonl, write_jsonl
@@ -61,12 +61,8 @@ class Config:
     least: float = 0.02  # share of the reflections that must pass their check
     rounds: int = 6  # times that what was kept is rehearsed
     replay: float = 0.8  # share of the tokens that is no reflection
-    school: tuple[
-        str, ...
-    ] = ()  # what the model learned from by day, as sources, to repeat; none = the town's, or dreams
-    dreams: float | None = (
-        None  # share of the replay that is dreamt; none = 0 where there is a school to repeat, else 1
-    )
+    school: tuple[str, ...] = ()  # sources of what it learned by day, to repeat; none = the town's, or dreams
+    dreams: float | None = None  # share of the replay that is dreamt; None = 0 where a school can be repeated, else 1
     lr_scale: float = 0.2  # of the learning rates of its size
     max_drift: float = 0.5  # nats a token from the evening self at which the night ends; 0 = not measured
     n_asked: int = 100  # held-out questions at most
@@ -125,7 +121,7 @@ def remembered(reader: Reader, path: Path, block: int) -> Reader:
 
 def readers_of(config: Config, run: Run, engine: Engine) -> tuple[tuple[Reader, Reader], list[str]]:
     """Who writes and who replies, and what they are called in the lineage."""
-    size, name = engine.context // 4, f"model {config.start}"
+    size, name = passage_tokens(engine.context), f"model {config.start}"
     if config.reflector:
         name = f"{config.reflector} {config.reflector_model or ''}".strip()
         first = remembered(by_endpoint(config.reflector, config.reflector_model), run.path("told.jsonl"), 32)
@@ -134,7 +130,7 @@ def readers_of(config: Config, run: Run, engine: Engine) -> tuple[tuple[Reader, 
     if not config.peer:
         return (first, first), [name, f"{name}, in another role"]
     peer = Engine(*exchange.load(exchange.checkpoint_of(config.peer), engine.decoder.dtype), slots=engine.slots)
-    second = remembered(by_engine(peer, peer.context // 4), run.path("told-peer.jsonl"), 256)
+    second = remembered(by_engine(peer, passage_tokens(peer.context)), run.path("told-peer.jsonl"), 256)
     return (first, second), [name, f"peer {config.peer}"]
 
 
@@ -142,7 +138,7 @@ def trial(read: Sequence[Passage], engine: Engine, config: Config) -> str:
     """The form of whose reflections more pass; any text's where none do, and of a reflector."""
     if config.reflector:
         return "any"
-    first, reader = read[:TRIAL], by_engine(engine, engine.context // 4)
+    first, reader = read[:TRIAL], by_engine(engine, passage_tokens(engine.context))
 
     def passed(form: Form) -> int:
         exercises = form.exercises(first, [TRIAL // len(first)] * len(first))
@@ -161,7 +157,7 @@ def sit(
 ) -> dict[str, Any]:
     """The held-out questions, closed-book ("news") and with the passage that the index finds; the town's exam where
     there are strangers to ask about."""
-    index, reader = Index([passage.text for passage in read]), by_engine(engine, engine.context // 4)
+    index, reader = Index([passage.text for passage in read]), by_engine(engine, passage_tokens(engine.context))
     questions = [r.turns[0] for r in asked]
     best = [next(iter(index.search(question, 1)), 0) for question in questions]
     opened = [f"{read[i].text}\n\n{form.again.format(q)}" for i, q in zip(best, questions, strict=True)]
@@ -190,7 +186,8 @@ def main(config: Config) -> dict[str, Any]:
     if config.peer:
         exchange.checkpoint_of(config.peer)
     sources.files_of((*config.documents, *config.school))
-    read = passages(config.documents, Tokenizer.load(start), exchange.model_config(start).max_position_embeddings // 4)
+    size = passage_tokens(exchange.model_config(start).max_position_embeddings)
+    read = passages(config.documents, Tokenizer.load(start), size)
     if not read:
         raise UserError(f"there is no text in {' '.join(config.documents)}; name documents to read")
     run = Run.open(config.out, "read", config)
@@ -217,7 +214,7 @@ def main(config: Config) -> dict[str, Any]:
     strangers = strangers_to(read)
     lessons = [document for path in sources.files_of(config.school) for document, _ in sources.documents(path)]
     shares = LESSONS if in_town else {"school": 1.0} if lessons else {}
-    size = sum(len(item.ids) for topic in food for item in encode(tokenizer, topic))
+    food_tokens = sum(len(item.ids) for topic in food for item in encode(tokenizer, topic))
     plan, row_length = plan_of(model.config, 0)
     facts = sleep(
         run,
@@ -233,7 +230,7 @@ def main(config: Config) -> dict[str, Any]:
         shares=shares,
         heard=[*(heard_at_school(config.seed) if in_town else []), *(Document(text=p.text) for p in read)],
         sit=lambda engine: sit(engine, form, asked, read, strangers if in_town else [], config.n_gate),
-        tokens=max(plan.batch_tokens, round(config.rounds * size / (1 - config.replay))),
+        tokens=max(plan.batch_tokens, round(config.rounds * food_tokens / (1 - config.replay))),
         replay=config.replay,
         dreams=float(not shares) if config.dreams is None else config.dreams,
         max_drift=config.max_drift,
