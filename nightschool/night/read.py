@@ -21,7 +21,7 @@ from nightschool.tasks.attempt import complete
 from nightschool.text.document import Document, Message
 
 ASKED_AGAIN = ("question", "link")  # kinds with one right answer
-CHAT_TOKENS = 48  # most that a chat's own tokens take beside the words
+CHAT_TOKENS = 64  # most that a chat's own tokens take beside the words
 Reader = Callable[[Sequence[str], float, int], list[str]]  # (prompts, temperature, seed) -> what each is answered
 
 
