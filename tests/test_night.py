@@ -92,7 +92,7 @@ def test_dreams_have_a_teacher_and_no_labels() -> None:
     assert dreams == dream(engine, heard, 12, seed=0) != dream(engine, heard, 12, seed=1)
     assert {d.kind for d in dreams} == {"dream"}
     assert {d.tools for d in dreams} == {(), ("lookup",)}
-    assert not {d.messages[0].content for d in dreams} & {told(d) for d in heard}
+    assert {d.messages[0].content for d in dreams} - {told(d) for d in heard}
     items = encode(tokenizer, dreams)
     assert all(set(item.streams["dream"]) == {1} for item in items)
     batches = in_batches(items, tokenizer, 512)

@@ -1,10 +1,10 @@
 """Dreams: what a sleeper rehearses so that a night of learning costs it nothing it knew.
 
-A dream's question was never asked: the model's own words at high temperature and what it heard by day, spliced in the
-middle, with a few words of another's in the place of its own. The model answers it. No token of a dream is true, so
-none is learned as a label: the sleeper is held to the whole distribution that its evening self, frozen, has at each of
-them (forward KL, train/losses.py). How far it has drifted from that self is measured on other dreams. But: one question
-a dream; where a model was never taught to ask, its own words are mostly babble.
+A dream's question is the model's own words at high temperature or what it heard by day, half the time spliced with
+another in the middle, and with a few words of a third in the place of its own. The model answers it. Nothing in a dream
+need be true, so no token is learned as a label: the sleeper is held to the whole distribution that its evening self,
+frozen, has at each of them (forward KL, train/losses.py). How far it has drifted from that self is measured on other
+dreams. But: one question a dream; where a model was never taught to ask, its own words are mostly babble.
 Sources: Hoel 2021 (2007.09560) for dreams as corrupted inputs; Marek et al. 2026 (2605.26097) for KL on self-samples.
 """
 
@@ -28,6 +28,7 @@ from nightschool.train.losses import distil
 
 HOT = 1.2  # temperature of its own words
 OWN = 0.25  # share of the halves that are its own words; the others were heard
+SPLICED = 0.5  # share of the dreams that are of two texts: a short question does not survive it
 SLIPS = 0.1  # share of the words whose place another's takes
 ASKED, ANSWERED = 48, 96  # most tokens of its own words, and of an answer
 
@@ -58,9 +59,10 @@ def dream(engine: Engine, heard: Sequence[Document], num_dreams: int, seed: int)
 
 
 def spliced(rng: random.Random, first: str, second: str, third: str) -> str:
-    """The beginning of one text and the end of another, here and there with a word of a third."""
+    """The beginning of one text and the end of another, or one text, here and there with a word of a third."""
     head, tail, others = (text.split(" ") for text in (first, second, third))
-    words = head[: rng.randint(0, len(head))] + tail[rng.randint(0, len(tail) - 1) :]
+    both = head[: rng.randint(0, len(head))] + tail[rng.randint(0, len(tail) - 1) :]
+    words = both if rng.random() < SPLICED else tail
     return " ".join(rng.choice(others) if rng.random() < SLIPS else word for word in words)
 
 

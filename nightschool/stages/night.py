@@ -8,7 +8,7 @@ With --control the same tokens go into re-reading the raw text instead. `nightsc
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,10 @@ def sources_of(strangers: Sequence[str]) -> dict[str, Source]:
     return {**school.SOURCES, "lesson/unknown": unknown}
 
 
-def heard_at_school(seed: int) -> list[Document]:
+def heard_at_school(sources: Mapping[str, Source], seed: int) -> list[Document]:
     """What was asked by day, without the answers."""
     rng, names = random.Random(f"heard {seed}"), list(LESSONS)
-    lessons = (school.SOURCES[rng.choices(names, list(LESSONS.values()))[0]](rng, 1.0) for _ in range(NUM_HEARD))
+    lessons = (sources[rng.choices(names, list(LESSONS.values()))[0]](rng, 1.0) for _ in range(NUM_HEARD))
     return [replace(lesson, messages=lesson.messages[:1]) for lesson in lessons]
 
 
@@ -123,6 +123,7 @@ def main(config: Config) -> dict[str, Any]:
         write_jsonl(written, map(asdict, reflect(FORMS["town"], exercises, (reader, reader), config.seed)))
     reflections = [Reflection(**row) for row in read_jsonl(written)]
     write_jsonl(run.path("reflections.jsonl"), (record_of(r.lesson) for r in reflections if r.kept))
+    lessons = sources_of(news.strangers)
     facts = sleep(
         run,
         start,
@@ -133,9 +134,9 @@ def main(config: Config) -> dict[str, Any]:
         card=CARD,
         reflections=reflections,
         food=[[Document(text=told(d))] for d in news.documents] if config.control else by_topic(reflections),
-        sources=sources_of(news.strangers),
+        sources=lessons,
         shares=LESSONS,
-        heard=[*heard_at_school(config.seed), *news.documents],
+        heard=[*heard_at_school(lessons, config.seed), *news.documents],
         sit=lambda engine: sit(engine, news, config.n_gate),
         tokens=config.tokens,
         replay=config.replay,

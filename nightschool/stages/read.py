@@ -212,8 +212,9 @@ def main(config: Config) -> dict[str, Any]:
     food = by_topic([r for r in kept if r.turns[0] not in secret])
     in_town = model.config == QUICKSTART.model and not config.school
     strangers = strangers_to(read)
-    lessons = [document for path in sources.files_of(config.school) for document, _ in sources.documents(path)]
-    shares = LESSONS if in_town else {"school": 1.0} if lessons else {}
+    lessons = sources_of(strangers)
+    school = [document for path in sources.files_of(config.school) for document, _ in sources.documents(path)]
+    shares = LESSONS if in_town else {"school": 1.0} if school else {}
     food_tokens = sum(len(item.ids) for topic in food for item in encode(tokenizer, topic))
     plan, row_length = plan_of(model.config, 0)
     facts = sleep(
@@ -226,9 +227,9 @@ def main(config: Config) -> dict[str, Any]:
         card=CARD,
         reflections=reflections,
         food=food,
-        sources={**sources_of(strangers), "school": lambda rng, progress: rng.choice(lessons)},
+        sources={**lessons, "school": lambda rng, progress: rng.choice(school)},
         shares=shares,
-        heard=[*(heard_at_school(config.seed) if in_town else []), *(Document(text=p.text) for p in read)],
+        heard=[*(heard_at_school(lessons, config.seed) if in_town else []), *(Document(text=p.text) for p in read)],
         sit=lambda engine: sit(engine, form, asked, read, strangers if in_town else [], config.n_gate),
         tokens=max(plan.batch_tokens, round(config.rounds * food_tokens / (1 - config.replay))),
         replay=config.replay,
