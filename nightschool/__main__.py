@@ -30,6 +30,8 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds
     "sft": "go to school: train on conversations with worked answers",
     "rl": "practise: try harder problems, learn from what a verifier says",
     "night": "read about the day's news by asking itself questions; keep it only if nothing is lost",
+    "read": "read your documents by thinking about them; keep it only if nothing is lost",
+    "ask": "answer a question from documents, with the sentences that say so, or from memory",
     "evaluate": "sit the exams: accuracy per skill on held-out problems, with intervals",
     "audit": "does a set of texts say many things or few? any JSONL, or any OpenAI-compatible endpoint",
     "report": "write one report.html from what the runs of a life wrote",

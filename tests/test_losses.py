@@ -80,3 +80,23 @@ def test_the_formula_for_a_gpu_equals_the_one_in_place() -> None:
     torch.testing.assert_close(
         losses.plain_loss_and_gradient(logits, targets, weights), losses.loss_and_gradient(logits, targets, weights)
     )
+
+
+def test_distil_is_kl_where_it_is_dreamt_and_cross_entropy_elsewhere() -> None:
+    teacher, model = (Transformer(ModelConfig(13, 16, 24, 2, 2, 2, 8, 64)) for _ in range(2))
+    for seed, each in enumerate((teacher, model)):
+        each.init_weights(seed)
+    g = torch.Generator().manual_seed(0)
+    ids, targets = (torch.randint(13, (3, 11), generator=g) for _ in range(2))
+    weights, dreamt = ((torch.rand(3, 11, generator=g) < 0.5).float() for _ in range(2))
+    found = losses.distil(teacher)(model, Batch(ids, targets, weights, None, {"dream": dreamt}))
+    asked, logits = teacher(ids).detach(), model(ids)
+    apart = F.kl_div(logits.log_softmax(-1), asked.softmax(-1), reduction="none").sum(-1)
+    told = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(3, 11)
+    expected = {"loss": (told * weights * (1 - dreamt)).sum(), "dream": (apart * weights * dreamt).sum()}
+    torch.testing.assert_close(found, {name: (total, weights.sum()) for name, total in expected.items()})
+    ours = torch.autograd.grad(sum(total for total, _ in found.values()), list(model.parameters()))
+    theirs = torch.autograd.grad(sum(expected.values()), list(model.parameters()))
+    torch.testing.assert_close(ours, theirs)
+    awake = Batch(ids, targets, weights, None)
+    torch.testing.assert_close(losses.distil(teacher)(model, awake)["loss"], losses.next_token(model, awake)["loss"])

@@ -1,14 +1,30 @@
-"""The night's parts: what counts as a reflection, what the gate lets through, what the news is."""
+"""The night's parts: what counts as a reflection, what is dreamt, what the gate lets through, what the news is."""
+
+import random
+from dataclasses import replace
 
 import pytest
+import torch
 
+from nightschool.model.engine import Engine
+from nightschool.model.transformer import ModelConfig, Transformer
+from nightschool.night.dream import dream, drift, spliced
+from nightschool.night.forms import town_shaped
 from nightschool.night.gate import decide
-from nightschool.night.read import shaped, told
+from nightschool.night.memory import Passage, told
+from nightschool.night.read import Exercise, Reflection
+from nightschool.text.corpus import encode
 from nightschool.text.document import Document, Message
+from nightschool.text.tokenizer import train
+from nightschool.train.course import in_batches
 from nightschool.world.lexicon import FIRST_NAMES
 from nightschool.world.newcomers import newcomers, questions
 
 TEXT = Document(text="Amina is a baker. Amina's brother is Omar. Omar keeps a goat.")
+
+
+def shaped(document: Document, text: str) -> Reflection:
+    return town_shaped(Exercise("question", (Passage(document.text, document.id),), ("",)), [text])
 
 
 @pytest.mark.parametrize(
@@ -51,6 +67,40 @@ def test_gate() -> None:
     lost = decide(before, {"news": [1.0] * 50, "story": [1.0] * 90 + [0.0] * 10})
     assert not lost.passed
     assert lost.reason == "story fell by 10 points"
+    known = {"news": [1.0] * 50, "story": [1.0] * 100}
+    assert decide(before, known, drift=0.4, bar=0.5).passed
+    assert decide(before, known, drift=9.0).passed, "without a bar the exam alone decides"
+    assert decide(before, known, drift=0.6, bar=0.5).reason.startswith("it drifted 0.60 nats")
+
+
+def test_a_splice_has_a_beginning_an_end_and_a_few_slips() -> None:
+    first, second, third = "a " * 50, "b " * 50, "c " * 50
+    words = spliced(random.Random(0), first.strip(), second.strip(), third.strip()).split()
+    kept = [word for word in words if word != "c"]
+    assert kept == sorted(kept)
+    assert 0 < words.count("c") < len(words) / 4
+
+
+def test_dreams_have_a_teacher_and_no_labels() -> None:
+    tokenizer = train([TEXT.text] * 3, 300)
+    models = [Transformer(ModelConfig(tokenizer.vocab_size, 32, 48, 2, 2, 2, 16, 512)) for _ in range(2)]
+    for seed, model in enumerate(models):
+        model.init_weights(seed)
+    engine = Engine(models[0], tokenizer)
+    heard = [TEXT, Document(messages=(Message("user", "Who is Omar?"),), tools=("lookup",))]
+    dreams = dream(engine, heard, 12, seed=0)
+    assert dreams == dream(engine, heard, 12, seed=0) != dream(engine, heard, 12, seed=1)
+    assert {d.kind for d in dreams} == {"dream"}
+    assert {d.tools for d in dreams} == {(), ("lookup",)}
+    assert {d.messages[0].content for d in dreams} - {told(d) for d in heard}
+    items = encode(tokenizer, dreams)
+    assert all(set(item.streams["dream"]) == {1} for item in items)
+    batches = in_batches(items, tokenizer, 512)
+    assert drift(models[0], models[0], batches) == pytest.approx(0, abs=1e-6)
+    assert drift(models[1], models[0], batches) > 0.001
+    awake = encode(tokenizer, [replace(d, kind="replay") for d in dreams])
+    assert not any(item.streams for item in awake)
+    assert torch.tensor([len(a.ids) == len(b.ids) for a, b in zip(items, awake, strict=True)]).all()
 
 
 def test_newcomers_are_new_and_each_fact_is_told_once() -> None:

@@ -189,12 +189,13 @@ def test_a_life_that_has_only_begun(tmp_path: Path) -> None:
 
 def test_a_shut_gate_is_said(life: Path) -> None:
     path = life / "night-001" / "night.json"
-    night = runs.read_json(path)
+    night = runs.read_json(path) | {"dreams": [{"question": "Who is the goat?", "answer": "Omar"}]}
     runs.write_json(path, night | {"gate": {"passed": False, "reason": "story fell", "skills": {}}})
     report.main(report.Config(life, control=life / "none.json"))
     text = Page((life / "report.html").read_text()).text
     assert "The gate stayed shut" in text
     assert "the night was undone" in text
+    assert "Who is the goat?" in text
 
 
 def test_assumptions_can_be_set(life: Path) -> None:

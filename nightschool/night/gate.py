@@ -1,4 +1,5 @@
-"""The gate: what the morning must not have lost. The same dev questions in the evening and in the morning."""
+"""The gate: what the morning must not have lost. The same questions in the evening and in the morning, and how far the
+model has drifted from its evening self."""
 
 from __future__ import annotations
 
@@ -23,8 +24,13 @@ def lost(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]
     return mean, mean + 1.96 * math.sqrt(variance / n)
 
 
-def decide(before: Outcomes, after: Outcomes, news: str = "news", tolerance: float = 0.02) -> Decision:
-    """Pass if the news is better known, and no other skill is surely more than `tolerance` worse."""
+def decide(
+    before: Outcomes, after: Outcomes, news: str = "news", tolerance: float = 0.02, drift: float = 0.0, bar: float = 0.0
+) -> Decision:
+    """Pass if the news is better known, no other skill is surely more than `tolerance` worse, and the drift (nats a
+    token) is not above the bar; bar 0 = the exam alone decides."""
+    if bar and drift > bar:
+        return Decision(False, f"it drifted {drift:.2f} nats a token from its evening self, over {bar:g}")
     gained, _ = lost(before[news], after[news])
     if gained <= 0:
         return Decision(False, "the news is known no better than in the evening")

@@ -1,38 +1,53 @@
-"""Reading by thinking: the model asks itself questions about what it was told, answers them, and has them checked.
+"""Reading by thinking: the model writes about what it reads, and what it writes is checked against what it read.
 
-It goes through the text sentence by sentence: which one it asks about is not its own choice, so that nothing is left
-out and its questions stay as varied as the text. A reflection is kept if it has the form of a question with notes and
-an answer, if the document says each note's person and value in one breath, and if the model, asked its question with
-the document before it, answers the same. What is kept becomes closed-book conversations: information from the
-document, on its way into the weights. But: the check knows sentences and pronouns, not meaning; what the model takes
-for the wrong kind of word twice, in the right sentence, passes.
-Sources: self-study (2506.06266), Active Reading (2508.09494).
+It goes through the text sentence by sentence: which one it thinks about is not its own choice, so that nothing is left
+out and its questions stay as varied as the text. A form (forms.py) says what it may write and how a program checks it;
+a question is also answered again, with the text before it, and the answers must be the same. What is kept becomes
+closed-book lessons: information from the document, on its way into the weights. But: checks know words, not meaning.
+Sources: self-study (2506.06266), Active Reading (2508.09494), EntiGraph (2409.07431) for links.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from typing import Any, NamedTuple
 
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
+from nightschool.night.memory import Passage
 from nightschool.tasks.attempt import complete
 from nightschool.text.document import Document, Message
-from nightschool.world.school import ASK_ABOUT, sentences
 
-TEMPERATURE = 0.8  # of the questions: at 1 a small model slips in every third line
-QUESTION, ANSWER = "Question: ", "Answer: "
+ASKED_AGAIN = ("question", "link")  # kinds with one right answer
+CHAT_TOKENS = 64  # most that a chat's own tokens take beside the words
+Reader = Callable[[Sequence[str], float, int], list[str]]  # (prompts, temperature, seed) -> what each is answered
+
+
+class Exercise(NamedTuple):
+    """Something to write about passages. Each ask is a turn; two readers take turns."""
+
+    kind: str
+    passages: tuple[Passage, ...]
+    asks: tuple[str, ...]
+    sentence: str = ""  # that it is about
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(passage.text for passage in self.passages)
 
 
 @dataclass(frozen=True)
 class Reflection:
-    """What the model wrote about a document, and what became of it."""
+    """What was written about passages, and what became of it."""
 
-    source: str  # the document's id
-    text: str
-    question: str = ""
-    solution: str = ""  # notes and answer, a line each
+    kind: str
+    parents: tuple[str, ...]  # ids of the documents
+    gen: int
+    written: str
+    turns: tuple[str, ...] = ()  # asked, answered, ...; one alone is a text
+    topic: str = ""  # what it is about: reflections on one topic are rehearsed as often as those on any other
     why: str = ""  # why it was not kept; "" = kept
 
     @property
@@ -41,58 +56,88 @@ class Reflection:
 
     @property
     def lesson(self) -> Document:
-        """The question without its document."""
-        turns = (Message("user", self.question), Message("assistant", self.solution))
-        return Document(messages=turns, kind="reflection", info="doc", gen=1, parents=(self.source,))
+        """What is learned: a text, or a conversation without its document."""
+        lineage: dict[str, Any] = {"kind": "reflection", "info": "doc", "gen": self.gen, "parents": self.parents}
+        if len(self.turns) == 1:
+            return Document(text=self.turns[0], **lineage)
+        pairs = zip(self.turns[::2], self.turns[1::2], strict=True)
+        turns = [turn for asked, said in pairs for turn in (Message("user", asked), Message("assistant", said))]
+        return Document(messages=tuple(turns), **lineage)
 
 
-def told(document: Document) -> str:
-    """What there is to read in a document: its text, or what the user said in a conversation."""
-    return document.text or " ".join(m.content for m in document.messages if m.role == "user")
+class Form(NamedTuple):
+    """What a reader can write, and how it is checked."""
+
+    exercises: Callable[[Sequence[Passage], Sequence[int]], list[Exercise]]  # so many about each passage
+    shaped: Callable[[Exercise, Sequence[str]], Reflection]  # what was written, turn by turn -> refused or not
+    agrees: Callable[[str, str], bool]  # do two answers say the same?
+    again: str  # how a question is put when it is asked again with its text
+    temperature: float
 
 
-def reflect(engine: Engine, documents: Sequence[Document], per_document: int, seed: int) -> list[Reflection]:
-    """The model's own questions and answers about each document, sentence by sentence, sampled, checked."""
-    pairs = []
-    for document in documents:
-        lines = sentences(told(document))
-        asks = [ask.format(line) for ask in ASK_ABOUT for line in lines]
-        pairs += [(document, asks[i % len(asks)]) for i in range(per_document)]
-    sampling = Sampling(temperature=TEMPERATURE, max_new_tokens=64, seed=seed)
-    texts = complete(engine, [f"{told(d)}\n\n{ask}" for d, ask in pairs], sampling)
-    written = [shaped(d, text) for (d, _), text in zip(pairs, texts, strict=True)]
-    again = [(d, r) for (d, _), r in zip(pairs, written, strict=True) if r.kept]
-    asked = [f"{told(d)}\n\n{r.question}" for d, r in again]
-    answers = complete(engine, asked, Sampling(temperature=0, max_new_tokens=64))
-    checked = (
-        r if answer == r.solution else replace(r, why="is answered otherwise when asked again")
-        for (_, r), answer in zip(again, answers, strict=True)
+def started(exercise: Exercise, kind: str, written: Sequence[str]) -> Reflection:
+    """A reflection of which nothing is known yet."""
+    parents = tuple(dict.fromkeys(passage.source for passage in exercise.passages))
+    gen = 1 + max(passage.gen for passage in exercise.passages)
+    return Reflection(kind, parents, gen, "\n".join(written))
+
+
+def by_engine(engine: Engine, max_new_tokens: int) -> Reader:
+    """A prompt that leaves no room for an answer gets none."""
+
+    def read(prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
+        room = engine.context - max_new_tokens - CHAT_TOKENS
+        lengths = map(len, engine.tokenizer.encode_many(list(prompts)))
+        fits = [i for i, length in enumerate(lengths) if length <= room]
+        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+        answers = dict(zip(fits, complete(engine, [prompts[i] for i in fits], sampling), strict=True))
+        return [answers.get(i, "") for i in range(len(prompts))]
+
+    return read
+
+
+def reflect(form: Form, exercises: Sequence[Exercise], readers: tuple[Reader, Reader], seed: int) -> list[Reflection]:
+    """What the first reader writes about each, in turns with the second where there are several; the second answers
+    each question again."""
+    said: list[list[str]] = [[] for _ in exercises]
+    for turn in range(max((len(e.asks) for e in exercises), default=0)):
+        rows = [i for i, e in enumerate(exercises) if turn < len(e.asks)]
+        prompts = ["\n\n".join((exercises[i].text, *said[i], exercises[i].asks[turn])) for i in rows]
+        for i, text in zip(rows, readers[turn % 2](prompts, form.temperature, seed + turn), strict=True):
+            said[i].append(text)
+    written = [form.shaped(e, texts) for e, texts in zip(exercises, said, strict=True)]
+    rows = [i for i, r in enumerate(written) if r.kept and r.kind in ASKED_AGAIN]
+    prompts = [f"{exercises[i].text}\n\n{form.again.format(written[i].turns[0])}" for i in rows]
+    for i, answer in zip(rows, readers[1](prompts, 0, seed), strict=True):
+        if not form.agrees(answer, written[i].turns[1]):
+            written[i] = replace(written[i], why="is answered otherwise when asked again")
+    return written
+
+
+def counts(reflections: Sequence[Reflection]) -> dict[str, dict[str, int]]:
+    """kind -> why, or "kept" -> how many."""
+    found: dict[str, Counter[str]] = {}
+    for r in reflections:
+        found.setdefault(r.kind, Counter())[r.why or "kept"] += 1
+    return {kind: dict(count.most_common()) for kind, count in found.items()}
+
+
+def by_topic(reflections: Sequence[Reflection]) -> list[list[Document]]:
+    topics: dict[str, list[Document]] = {}
+    for r in reflections:
+        if r.kept:
+            topics.setdefault(r.topic, []).append(r.lesson)
+    return list(topics.values())
+
+
+def hold_out(reflections: Sequence[Reflection], most: int) -> list[Reflection]:
+    """Questions to ask and never to teach, one a topic: of topics about which something else is taught."""
+    topics: dict[str, dict[str, Reflection]] = {}
+    for r in reflections:
+        if r.kept:
+            topics.setdefault(r.topic, {})[r.turns[0]] = r
+    found = (
+        next((r for r in topic.values() if r.kind == "question"), None) for topic in topics.values() if len(topic) > 1
     )
-    return [next(checked) if r.kept else r for r in written]
-
-
-def said_together(text: str, person: str, value: str) -> bool:
-    """Does a sentence hold the value and the person, or a pronoun for the person of the sentence before?"""
-    sentences = ["", *text.split(". ")]
-    for before, sentence in pairwise(sentences):
-        spoken_of = f"{before} {sentence}" if sentence.startswith(("He ", "She ")) else sentence
-        if value in sentence and person in spoken_of:
-            return True
-    return False
-
-
-def shaped(document: Document, text: str) -> Reflection:
-    """A text as a reflection, refused where its form or its notes are wrong."""
-    first, *notes, last = text.split("\n") if text.count("\n") >= 2 else ("", "", "")
-    made = Reflection(document.id, text, first.removeprefix(QUESTION), "\n".join((*notes, last)))
-    if not (first.startswith(QUESTION) and last.startswith(ANSWER) and all(": " in note for note in notes)):
-        return replace(made, why="is not a question with notes and an answer")
-    read = told(document)
-    values = [note.split(": ", 1)[1] for note in notes]
-    persons = [note.split(": ", 1)[0].rpartition(" of ")[2] for note in notes]
-    pairs = list(zip(persons, values, strict=True))
-    if any(person == value or not said_together(read, person, value) for person, value in pairs):
-        return replace(made, why="notes what the text does not say")
-    if last.removeprefix(ANSWER) != values[-1]:
-        return replace(made, why="does not answer with its last note")
-    return made
+    asked = [r for r in found if r]
+    return asked[:: max(1, len(asked) // most)][:most]

@@ -1,9 +1,10 @@
 """`nightschool corpus SOURCE...`: your files, or data sets of the hub -> sifted, split and tokenized shards.
 
 A document is dropped if an earlier one is the same or nearly so, or if it holds a run of 13 words of an exam, the
-town's own or any given; some are held out, chosen by the hash of their text. Each is counted, and what hit an exam is
-named in contaminated.jsonl. A killed run goes on after its last whole shard. But: one part of a long text may be
-held out and the next not; nothing judges quality.
+town's own or any given; some are held out, chosen by the hash of their text. A model's own words are never held out,
+and a corpus with too many of them is refused. Each is counted, and what hit an exam is named in contaminated.jsonl. A
+killed run goes on after its last whole shard. But: one part of a long text may be held out and the next not; nothing
+judges quality.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FILTER_BYTES = 1 << 20, 1 << 29  # of the memory of what was seen; between them,
 SPLITS = ("dev", "train")
 HEADLINE = (
     *(f"{split}_{name}" for split in SPLITS for name in ("documents", "tokens", "bytes")),
-    *("exact_duplicates", "near_duplicates", "contaminated"),
+    *("model_bytes", "exact_duplicates", "near_duplicates", "contaminated"),
 )
 
 
@@ -48,11 +49,12 @@ class Config:
     tokenizer: Path = Path("life/tokenizer")  # a run of `nightschool tokenizer`, or any with a checkpoint
     exams: tuple[str, ...] = ()  # files of any records whose text must not be learned, besides the town's exams
     dev_share: float | None = None  # of the documents, held out (the first always); None = half a MB, 0.5% to 5%
+    model_share: float = 0.5  # of the words, at most so many a model's own, such as the night's reflections
     near: bool = True  # drop what is nearly the same too; False = exact copies only
     shard_mb: float = 64.0  # of text, a shard
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "dev_share")
+        at_least(self, 0, "dev_share", "model_share")
         at_least(self, 0.001, "shard_mb")
         if not self.sources:
             raise UserError("name at least one source: a file, a folder, a glob or hub:owner/name/pattern")
@@ -101,6 +103,7 @@ def loads(files: Sequence[Path], load: Load, seen: Seen, exams: Exams, config: C
                 load.keys.append(keys)
                 load.kept[split].append(document)
                 load.counts[f"{split}_bytes"] += len(text.encode())
+                load.counts["model_bytes"] += len(text.encode()) * (document.gen > 0)
             load.at, load.position, load.size = (number, i + 1), before + row.position, load.size + len(text)
             if load.size >= min(LOAD, 1e6 * config.shard_mb):
                 yield load
@@ -110,7 +113,7 @@ def loads(files: Sequence[Path], load: Load, seen: Seen, exams: Exams, config: C
 
 def held_out(document: Document, share: float) -> bool:
     """The same for the same text, whatever the corpus."""
-    return int(document.id, 16) < share * 2**64
+    return document.gen == 0 and int(document.id, 16) < share * 2**64
 
 
 def exam_texts(config: Config) -> Iterator[tuple[str, str]]:
@@ -192,6 +195,10 @@ def finish(run: Run, config: Config, exams: Exams, folder: Path) -> None:
             counts[f"{split}_{name}"] = sum(shard[name] for shard in mine)
     if not counts["train_documents"]:
         raise UserError(f"nothing is left to learn from in {' '.join(config.sources)}: {dict(counts)}")
+    if counts["model_bytes"] > config.model_share * counts["train_bytes"]:
+        share = counts["model_bytes"] / counts["train_bytes"]
+        mend = "add real text, or raise --model-share"
+        raise UserError(f"{share:.0%} of the corpus are a model's own words, over {config.model_share:.0%}; {mend}")
     hits = [hit for shard in shards["train"] for hit in shard["hits"]]
     write_jsonl(run.path("contaminated.jsonl"), hits)
     run.finish(

@@ -1,38 +1,41 @@
 """`nightschool night`: what the day told becomes the model's own, and nothing else is lost; or the night is undone.
 
-    evening exam -> read: write questions, check them -> train on what was kept, beside replay of school -> morning
-    exam -> gate: pass, or keep the evening's model
+    read: write questions about the news, check them -> sleep: train on what was kept, beside replay; the gate
 
-With --control the same tokens go into re-reading the raw text instead.
+With --control the same tokens go into re-reading the raw text instead. `nightschool read` is this with any documents.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nightschool import ranks
-from nightschool.config import at_least
+from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
-from nightschool.night.gate import decide
-from nightschool.night.read import Reflection, reflect, told
-from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_json, write_jsonl
-from nightschool.tasks.exam import exam, interval
+from nightschool.night.forms import FORMS
+from nightschool.night.memory import Passage, told
+from nightschool.night.read import Reflection, by_engine, by_topic, reflect
+from nightschool.night.sleep import sleep
+from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_jsonl
+from nightschool.tasks.exam import exam
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
-from nightschool.text.document import Document
-from nightschool.train.course import course
-from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, flops_per_token
+from nightschool.text.corpus import Source
+from nightschool.text.document import Document, record_of
+from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW
 from nightschool.world import school
 from nightschool.world.newcomers import News, newcomers, questions
 from nightschool.world.problem import Problem
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
+NUM_HEARD = 512  # of the day's questions, to dream of
+LESSONS = {**school.study(1.0), "lesson/unknown": 0.1}  # shares of what is repeated
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,10 @@ class Config:
     per_document: int = 128  # questions the model asks itself about each document
     tokens: int = 400_000  # to train on
     replay: float = 0.8  # share of these that is school again
+    dreams: float = 0.0  # share of the replay that is dreamt instead of repeated
     lr_scale: float = 0.2  # of pretraining's learning rates
     n_gate: int = 100  # dev problems per skill for the gate
+    max_drift: float = 0.0  # nats a token from the evening self at which the night ends; 0 = the exam alone decides
     control: bool = False  # re-read the raw text for the same tokens instead
     seed: int = 0  # of the family that moves in, and of the training
     threads: int = 0  # 0 = one a core
@@ -53,7 +58,9 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "per_document", "tokens", "n_gate")
-        at_least(self, 0, "replay", "lr_scale", "threads", "save_seconds")
+        at_least(self, 0, "replay", "dreams", "lr_scale", "max_drift", "threads", "save_seconds")
+        if self.replay > 1 or self.dreams > 1:
+            raise UserError(f"replay and dreams are shares, at most 1; got {self.replay} and {self.dreams}")
 
 
 def fixed(problems: list[Problem]) -> Task:
@@ -61,33 +68,41 @@ def fixed(problems: list[Problem]) -> Task:
     return Task(lambda rng, split: rng.choice(problems))
 
 
-def tasks_of(news: News) -> dict[str, Task]:
-    """The skills of the day, the news, and whether it still knows what it does not know."""
-    unknown = Task(lambda rng, split: school.unknown(rng, split, news.strangers))
-    return {**SKILLS, "unknown": unknown, "news": fixed(questions(news.facts))}
+def skills_of(strangers: Sequence[str]) -> dict[str, Task]:
+    """The skills of the day, and whether it still knows what it does not know."""
+    return {**SKILLS, "unknown": Task(lambda rng, split: school.unknown(rng, split, strangers))}
+
+
+def sources_of(strangers: Sequence[str]) -> dict[str, Source]:
+    """School again; of nobody but strangers does it say that it does not know them."""
+    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, strangers), 2))
+    return {**school.SOURCES, "lesson/unknown": unknown}
+
+
+def heard_at_school(sources: Mapping[str, Source], seed: int) -> list[Document]:
+    """What was asked by day, without the answers."""
+    rng, names = random.Random(f"heard {seed}"), list(LESSONS)
+    lessons = (sources[rng.choices(names, list(LESSONS.values()))[0]](rng, 1.0) for _ in range(NUM_HEARD))
+    return [replace(lesson, messages=lesson.messages[:1]) for lesson in lessons]
 
 
 def sit(engine: Engine, news: News, n: int) -> dict[str, Any]:
     """Every dev question's outcome by skill, and the news' answers."""
-    outcomes: dict[str, list[float]] = {}
-    answers: list[dict[str, Any]] = []
-    for skill, task in tasks_of(news).items():
-        _, samples = exam(engine, {skill: task}, "dev", len(news.facts) if skill == "news" else n)
-        outcomes[skill] = [s["outcome"] for s in samples]
-        answers = samples
-    return {"outcomes": outcomes, "news": answers}
-
-
-def once(path: Path, make: Callable[[], Any]) -> Any:
-    """What `make` gave the first time: read from `path` on a resumed run."""
-    make_once(path, lambda: write_json(path, make()))
-    return read_json(path)
+    tasks = {**skills_of(news.strangers), "news": fixed(questions(news.facts))}
+    samples = {
+        skill: exam(engine, {skill: task}, "dev", len(news.facts) if skill == "news" else n)[1]
+        for skill, task in tasks.items()
+    }
+    return {
+        "outcomes": {skill: [s["outcome"] for s in rows] for skill, rows in samples.items()},
+        "news": samples["news"],
+    }
 
 
 def precision(reflections: list[Reflection], news: News) -> float | None:
     """Share of the kept reflections whose notes are all true of the town: for the report, unknown to the model."""
     true = {fact.note for fact in news.facts}
-    kept = [all(note in true for note in r.solution.split("\n")[:-1]) for r in reflections if r.kept]
+    kept = [all(note in true for note in r.turns[1].split("\n")[:-1]) for r in reflections if r.kept]
     return sum(kept) / len(kept) if kept else None
 
 
@@ -101,102 +116,46 @@ def main(config: Config) -> dict[str, Any]:
     model, tokenizer = exchange.load(start, DTYPES[dtype])
     engine = Engine(model, tokenizer, slots=128)
     news = newcomers(config.seed)
-    evening = once(run.path("evening.json"), lambda: sit(engine, news, config.n_gate))
-    written = run.path("reflections.jsonl")
+    reader = by_engine(engine, max_new_tokens=64)
+    passages = [Passage(told(d), d.id) for d in news.documents]
+    exercises = FORMS["town"].exercises(passages, [config.per_document] * len(passages))
+    written = run.path("written.jsonl")
 
     def write() -> None:
-        write_jsonl(written, map(asdict, reflect(engine, news.documents, config.per_document, config.seed)))
+        write_jsonl(written, map(asdict, reflect(FORMS["town"], exercises, (reader, reader), config.seed)))
 
     make_once(written, write)
     reflections = [Reflection(**row) for row in read_jsonl(written)]
-    topics: dict[str, list[Document]] = {}  # one answer's questions: each is rehearsed as often as any other
-    for r in reflections:
-        if r.kept:
-            topics.setdefault(r.solution, []).append(r.lesson)
-    food = [[Document(text=told(d))] for d in news.documents] if config.control else list(topics.values())
-    # A model that could write nothing true only repeats school; the gate then keeps the evening's.
-    replay = config.replay if food else 1.0
-
-    def shares(progress: float) -> dict[str, float]:
-        school_shares = {**school.study(1.0), "lesson/unknown": 0.1}
-        whole = sum(school_shares.values())
-        return {"tonight": 1 - replay} | {k: replay * v / whole for k, v in school_shares.items()}
-
-    def tonight(rng: random.Random, progress: float) -> Document:
-        return rng.choice(rng.choice(food))
-
-    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, news.strangers), 2))
-    end = course(
+    lineage = run.path("reflections.jsonl")
+    ranks.first(lambda: write_jsonl(lineage, (record_of(r.lesson) for r in reflections if r.kept)))
+    lessons = sources_of(news.strangers)
+    facts = sleep(
         run,
+        start,
         model,
-        tokenizer,
+        engine,
         QUICKSTART,
-        shares,
-        sources={**school.SOURCES, "lesson/unknown": unknown, "tonight": tonight},
+        QUICKSTART_ROW,
+        card=CARD,
+        reflections=reflections,
+        food=[[Document(text=told(d))] for d in news.documents] if config.control else by_topic(reflections),
+        sources=lessons,
+        shares=LESSONS,
+        heard=[*heard_at_school(lessons, config.seed), *news.documents],
+        sit=lambda engine: sit(engine, news, config.n_gate),
         tokens=config.tokens,
+        replay=config.replay,
+        dreams=config.dreams,
+        max_drift=config.max_drift,
         seed=config.seed,
-        row_length=QUICKSTART_ROW,
         lr_scale=config.lr_scale,
         save_seconds=config.save_seconds,
+        control=config.control,
+        documents=len(news.documents),
+        precision=precision(reflections, news),
     )
-    engine.load(model)
-    morning = once(run.path("morning.json"), lambda: sit(engine, news, config.n_gate))
-    decision = decide(evening["outcomes"], morning["outcomes"])
-    if not decision.passed and not config.control:
-        model, tokenizer = exchange.load(start, DTYPES[dtype])
-    skills = {s: interval(sum(o), len(o)) for s, o in morning["outcomes"].items() if s in SKILLS}
-    told_of = told_night(news, reflections, evening, morning, decision, end.seconds)
-    ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
-    ranks.first(lambda: write_json(run.path("scores.json"), {"split": "dev", "skills": skills}))
-    ranks.first(lambda: write_json(run.path("night.json"), told_of))
-    run.finish(
-        seconds=end.seconds,
-        tokens=end.tokens,
-        flops=end.tokens * flops_per_token(model.config, QUICKSTART_ROW),
-        device=device.name,
-        threads=device.threads,
-        dtype=dtype,
-    )
+    run.finish(device=device.name, threads=device.threads, **facts)
     return headline(run)
-
-
-def told_night(
-    news: News, reflections: list[Reflection], evening: Any, morning: Any, decision: Any, seconds: float
-) -> dict[str, Any]:
-    """night.json: what was read, what was written, what the gate said."""
-
-    def known(at: Any) -> dict[str, float]:
-        return interval(sum(at["outcomes"]["news"]), len(at["outcomes"]["news"]))
-
-    def mean(values: list[float]) -> float:
-        return sum(values) / len(values)
-
-    skills = [s for s in evening["outcomes"] if s != "news"]
-    pairs = zip(evening["news"], morning["news"], strict=True)
-    return {
-        "documents": len(news.documents),
-        "written": len(reflections),
-        "verified": sum(r.kept for r in reflections),
-        "precision": precision(reflections, news),
-        "facts": {"evening": known(evening), "morning": known(morning), "control": None},
-        "gate": {
-            **decision._asdict(),
-            "skills": {s: [mean(evening["outcomes"][s]), mean(morning["outcomes"][s])] for s in skills},
-        },
-        "examples": [
-            {
-                "question": before["prompt"],
-                "evening": before["answer"],
-                "morning": after["answer"],
-                "gold": before["gold"],
-            }
-            for before, after in pairs
-        ],
-        "reflections": [
-            {"source": r.source, "text": r.text, "verified": r.kept, "why": r.why} for r in reflections[:200]
-        ],
-        "seconds": seconds,
-    }
 
 
 def headline(run: Run) -> dict[str, Any]:

@@ -43,7 +43,11 @@ def encode(
     for document in documents:
         weight, gen = document.weight, document.gen
         if document.messages:
-            items += [Item(ids, [weight * m for m in mask], gen=gen) for ids, mask in next(lessons)]
+            # Of a dream all is learned, from a teacher's distribution (train/losses.py distil): no token of it is true.
+            for turns, spoken in next(lessons):
+                dreamt = [1.0] * len(turns) if document.kind == "dream" else []
+                mask = [weight * m for m in dreamt or spoken]
+                items.append(Item(turns, mask, {"dream": dreamt} if dreamt else {}, gen=gen))
             continue
         ids, mask = list[int](), list[float]()
         for _, learned in next(texts):

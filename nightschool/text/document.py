@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -50,3 +50,8 @@ class Document:
 def in_pieces(pieces: Sequence[tuple[str, bool]]) -> Document:
     """A text of which only some parts are learned: those that what stands before them lets one know."""
     return Document(text="".join(part for part, _ in pieces), pieces=tuple(pieces))
+
+
+def record_of(document: Document) -> dict[str, Any]:
+    """A document as a line of a .jsonl file, which text/sources.py reads; what is empty is left out."""
+    return {name: value for name, value in asdict(document).items() if value and name != "pieces"}

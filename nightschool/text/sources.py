@@ -5,8 +5,9 @@ A source is a file, a folder, a glob, or a data set of the hub (hub.py), and hol
     .html .htm       likewise its words, without mark-up, scripts and styles
     .jsonl .parquet  records: "text"; or "messages", "conversations" (ShareGPT's "from" and "value"), "prompt" and
                      "completion", "question" and "answer"; names of "tools" beside them
-each as it is, .gz or .zst. Records without text are skipped; what cannot be read ends in one line that names the
-place. But: UTF-8 only, and a page's menus and footers stay.
+each as it is, .gz or .zst. A record of .jsonl that says where its words came from, as those of the night's
+reflections.jsonl do, keeps its lineage. Records without text are skipped; what cannot be read ends in one line that
+names the place. But: UTF-8 only, and a page's menus and footers stay.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, get_args
 
 from nightschool.config import UserError
 from nightschool.text import chat, hub
-from nightschool.text.document import Document
+from nightschool.text.document import Document, Info, Kind
 
 KINDS = (".txt", ".md", ".html", ".htm", ".jsonl", ".parquet")
 PACKED = (".gz", ".zst")
@@ -79,6 +80,8 @@ def documents(path: Path) -> Iterator[tuple[Document, Row]]:
     """The documents of one file, each with the row it came from. UserError names the place of what is wrong."""
     for row in rows(path):
         document = document_of(row.record, row.place)
+        if document.kind == "dream":
+            raise UserError(f"{row.place} is a dream, of which no word is true; only the night learns from those")
         if document.messages or document.text.strip():
             yield document, row
 
@@ -225,7 +228,7 @@ def document_of(record: Any, place: str) -> Document:
     try:
         if isinstance(text, str):
             text.encode()  # a lone surrogate could not be tokenized
-            return Document(text=text, kind="real", info="doc")
+            return Document(text=text, **lineage_of(record))
         turns = turns_of(record)
         if not turns:
             shapes = '"text", a list of "messages" or "conversations", or a question and an answer'
@@ -237,7 +240,15 @@ def document_of(record: Any, place: str) -> Document:
         raise UserError(f"{place}: {error}") from None
     if not any(message.role == "assistant" for message in messages):
         raise UserError(f"{place} has no assistant turn, so there is nothing to learn from it")
-    return Document(messages=messages, tools=tuple(tools), kind="real", info="doc")
+    return Document(messages=messages, tools=tuple(tools), **lineage_of(record))
+
+
+def lineage_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Where the words came from, if the record says so as we write it; others may mean anything by these names."""
+    kind, info, gen = (record.get(name) for name in ("kind", "info", "gen"))
+    if kind in get_args(Kind) and info in get_args(Info):
+        return {"kind": kind, "info": info, "gen": gen or 0, "parents": tuple(record.get("parents", ()))}
+    return {"kind": "real", "info": "doc"}
 
 
 def turns_of(record: dict[str, Any]) -> list[Any]:

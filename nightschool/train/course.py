@@ -19,7 +19,7 @@ from nightschool.text.packing import Batch, Item, batches, collate, pack, prefet
 from nightschool.text.shards import Corpus, permutation
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.fit import prepare
-from nightschool.train.loop import Position, backward, train
+from nightschool.train.loop import LossFn, Position, backward, train
 from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
 from nightschool.train.plan import Plan, num_parameters
@@ -47,6 +47,7 @@ def course(
     lr_scale: float = 1.0,
     warmup: float = 0.02,
     decay: float = 0.6,
+    loss: LossFn = next_token,
     save_seconds: float = 600.0,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,
@@ -92,7 +93,7 @@ def course(
         model,
         optimizer,
         lambda cursor: prefetch(stream(cursor, tokens), 4),
-        next_token,
+        loss,
         schedule=lambda done: lr_scale * warm_stay_decay(done, warmup, decay),
         horizon_tokens=tokens,
         micro_tokens=micro_tokens,

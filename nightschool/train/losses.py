@@ -124,3 +124,34 @@ def chosen_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """hidden (N, C), weight (V, C), targets (N,) -> log p of the targets (N,), float32."""
     logits = (hidden @ weight.t()).float()
     return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+
+
+def distil(teacher: Transformer) -> Callable[[Transformer, Batch], Losses]:
+    """A loss for batches in which some tokens are dreamt (stream "dream", 1 = dreamt): there the teacher's whole
+    distribution is learned, forward KL, and elsewhere the next token. Both sums go by the count of all that is
+    learned, so that each token weighs the same."""
+
+    def loss(model: Transformer, batch: Batch) -> Losses:
+        dreamt = batch.streams.get("dream", torch.zeros_like(batch.weights))
+        hidden, weight = model.hidden(batch.ids, batch.docs), model.lm_head.weight
+        told, _ = cross_entropy(hidden, weight.to(hidden.dtype), batch.targets, batch.weights * (1 - dreamt))
+        chosen, num_dreamt = learned(dreamt * batch.weights)
+        with torch.no_grad():
+            asked = teacher.hidden(batch.ids, batch.docs).flatten(0, 1).index_select(0, chosen)
+        mine = hidden.flatten(0, 1).index_select(0, chosen)
+        heads = weight.to(hidden.dtype), teacher.lm_head.weight.detach().to(hidden.dtype)
+        apart = [told.new_zeros(0)]
+        for a in range(0, len(chosen), CHUNK):
+            rows = mine[a : a + CHUNK], asked[a : a + CHUNK]
+            apart.append(checkpoint(divergence, *rows, *heads, use_reentrant=False))
+        count = batch.weights.sum()
+        return {"loss": (told, count), "dream": (torch.cat(apart)[:num_dreamt].sum(), count)}
+
+    return loss
+
+
+def divergence(hidden: Tensor, asked: Tensor, weight: Tensor, teacher_weight: Tensor) -> Tensor:
+    """hidden, asked (N, C), weights (V, C) -> KL(teacher || model) of each of N, in nats."""
+    log_q = torch.log_softmax((hidden @ weight.t()).float(), dim=-1)
+    log_p = torch.log_softmax((asked @ teacher_weight.t()).float(), dim=-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)

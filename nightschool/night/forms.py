@@ -1,0 +1,182 @@
+"""What a reader can write about a text: the town's form, which a model raised there was taught, and the form for any
+text, which asks a chat model in words.
+
+The town's: a question with notes and an answer, where the document must say each note's person and value in one breath.
+Any text's: questions, restatements, objections, links between two passages and talks of two readers. Each must quote a
+sentence of its passage word for word, and name nobody and no number that its passages do not. But: a program that
+compares words lets a fluent mistake pass whose names and numbers are right ("Ann pays Bob" for "Bob pays Ann"), and
+takes any capital inside a sentence for a name; English only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from nightschool.night.memory import Index, Passage, sentences, words
+from nightschool.night.read import Exercise, Form, Reflection, started
+from nightschool.world import school
+
+# The town's
+
+QUESTION, ANSWER = "Question: ", "Answer: "
+
+
+def town_exercises(passages: Sequence[Passage], how_many: Sequence[int]) -> list[Exercise]:
+    exercises = []
+    for passage, num in zip(passages, how_many, strict=True):
+        asks = [(ask, line) for ask in school.ASK_ABOUT for line in school.sentences(passage.text)]
+        for i in range(num):
+            ask, line = asks[i % len(asks)]
+            exercises.append(Exercise("question", (passage,), (ask.format(line),), line))
+    return exercises
+
+
+def said_together(text: str, person: str, value: str) -> bool:
+    """Does a sentence hold the value and the person, or a pronoun for the person of the sentence before?"""
+    for before, sentence in pairwise(["", *text.split(". ")]):
+        spoken_of = f"{before} {sentence}" if sentence.startswith(("He ", "She ")) else sentence
+        if value in sentence and person in spoken_of:
+            return True
+    return False
+
+
+def town_shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
+    """A text as a reflection, refused where its form or its notes are wrong."""
+    (text,) = written
+    first, *notes, last = text.split("\n") if text.count("\n") >= 2 else ("", "", "")
+    solution = "\n".join((*notes, last))
+    made = replace(
+        started(exercise, "question", written), turns=(first.removeprefix(QUESTION), solution), topic=solution
+    )
+    if not (first.startswith(QUESTION) and last.startswith(ANSWER) and all(": " in note for note in notes)):
+        return replace(made, why="is not a question with notes and an answer")
+    values = [note.split(": ", 1)[1] for note in notes]
+    persons = [note.split(": ", 1)[0].rpartition(" of ")[2] for note in notes]
+    pairs = list(zip(persons, values, strict=True))
+    if any(person == value or not said_together(exercise.text, person, value) for person, value in pairs):
+        return replace(made, why="notes what the text does not say")
+    if last.removeprefix(ANSWER) != values[-1]:
+        return replace(made, why="does not answer with its last note")
+    return made
+
+
+# Any text's
+
+LINES = "Write {}, each on a line of its own, and nothing else."
+QUOTE = "Evidence: (a sentence of the text that shows it, copied word for word)"
+ASKS = {
+    "question": (
+        "Ask a question about this sentence, in words that need no text beside them, and answer it: {}\n"
+        + LINES.format(f"three lines\nQuestion:\nAnswer: (a few words)\n{QUOTE}"),
+    ),
+    "restatement": (
+        "Say this sentence in other words, so that one who has not read the text understands it: {}\n"
+        + LINES.format(f"two lines\nRestatement:\n{QUOTE}"),
+    ),
+    "objection": (
+        "What might a careful reader object to this sentence, and what does the text say to that? {}\n"
+        + LINES.format(f"three lines\nObjection:\nReply:\n{QUOTE}"),
+    ),
+    "link": (
+        "Ask a question that one can only answer who has read both texts, and answer it. One begins with: {}\n"
+        + LINES.format(
+            f"four lines\nQuestion:\nAnswer: (a few words)\n{QUOTE}\n{QUOTE.replace('the', 'the other', 1)}"
+        ),
+    ),
+    "discussion": (
+        "You are new to this. Ask about what puzzles you most in this sentence, naming what you ask about: {}",
+        "You know this text well. Answer the question above in two sentences, and quote the text.",
+        "You doubt the answer above. Say in one sentence what it leaves open or gets wrong.",
+        "You know this text well. Reply to the doubt above in two sentences, and quote the text.",
+    ),
+}
+ROUND = ("question", "restatement", "question", "link", "question", "objection", "question", "discussion")
+LABELS = {
+    "question": ("question", "answer"),
+    "link": ("question", "answer"),
+    "restatement": ("restatement",),
+    "objection": ("objection", "reply"),
+}
+LABELLED = re.compile(r"^\W*(question|answer|restatement|objection|reply|evidence)\W*?:(.+)$", re.I | re.M)
+RUN = 5  # words in a row that a talk must have in common with its text
+LESS = set(words("a an the of to in on at for by with and or is are was were be it its that this"))
+NEGATIONS = set(words("no not never none nobody nothing without t"))
+
+
+def exercises(passages: Sequence[Passage], how_many: Sequence[int]) -> list[Exercise]:
+    index, made = Index([passage.text for passage in passages]), list[Exercise]()
+    for number, (passage, num) in enumerate(zip(passages, how_many, strict=True)):
+        lines = sentences(passage.text)
+        near = [passages[i] for i in index.search(" ".join(names(passage.text)), 32) if i != number]
+        others = [other for other in near if other.source != passage.source] or near
+        for i in range(num):
+            kind, line = ROUND[(i // len(lines) + i % len(lines)) % len(ROUND)], lines[i % len(lines)]
+            kind = kind if others or kind != "link" else "question"
+            read = (passage, others[i % min(len(others), 4)]) if kind == "link" else (passage,)
+            first, *more = ASKS[kind]
+            made.append(Exercise(kind, read, (first.replace("{}", line), *more), line))
+    return made
+
+
+def shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
+    made = started(exercise, exercise.kind, written)
+    if exercise.kind == "discussion":
+        made = replace(made, turns=tuple(written), topic=" ".join(words(exercise.sentence)))
+        if not all(turn.strip() for turn in written) or len(set(written)) < len(written):
+            return replace(made, why="is no talk of two")
+        if not any(share_run(turn, exercise.text) for turn in written[1::2]):
+            return replace(made, why="quotes nothing of the text")
+    else:
+        found: dict[str, list[str]] = {}
+        for label, value in LABELLED.findall(written[0]):
+            found.setdefault(label.lower(), []).append(value.strip(' *"“”'))
+        quotes = found.get("evidence", [])
+        if len(quotes) != len(exercise.passages) or any(len(found.get(x, [])) != 1 for x in LABELS[exercise.kind]):
+            return replace(made, why="does not have the lines asked for")
+        turns = tuple(found[x][0] for x in LABELS[exercise.kind])
+        made = replace(made, turns=turns, topic=" ".join(words(" ".join(quotes))))
+        for quote, passage in zip(quotes, exercise.passages, strict=True):
+            if len(words(quote)) < 3 or not within(quote, passage.text):
+                return replace(made, why="quotes what the text does not say")
+        if any(within(turn, exercise.text) for turn in made.turns if exercise.kind == "restatement"):
+            return replace(made, why="only copies the text")
+    if names(" ".join(made.turns)) - set(words(exercise.text)):
+        return replace(made, why="names who or what the text does not")
+    return made
+
+
+def within(quote: str, text: str) -> bool:
+    """Word for word, whatever the case and the signs between."""
+    return f" {' '.join(words(quote))} " in f" {' '.join(words(text))} "
+
+
+def share_run(text: str, other: str) -> bool:
+    said = words(text)
+    return any(within(" ".join(said[i : i + RUN]), other) for i in range(len(said) - RUN + 1))
+
+
+def names(text: str) -> set[str]:
+    """Words with a capital inside a sentence, and numbers, in lower case: 'The Elbe has 3.' -> {'elbe', '3'}"""
+    found = set[str]()
+    for sentence in sentences(text):
+        tokens = re.findall(r"\w+", sentence)
+        found |= {token.lower() for token in tokens[1:] if token[0].isupper() and token != "I"}
+        found |= {token.lower() for token in tokens if any(map(str.isdigit, token))}
+    return found
+
+
+def agrees(said: str, other: str) -> bool:
+    """Two short answers say the same: as many numbers and negations, and most of their other words in common."""
+    a, b = (set(words(text)) - LESS for text in (said, other))
+    exact = [{w for w in x if w in NEGATIONS or any(map(str.isdigit, w))} for x in (a, b)]
+    return exact[0] == exact[1] and len(a & b) >= 0.6 * (len(a) + len(b)) / 2 > 0
+
+
+FORMS = {
+    # at temperature 1 a small model slips in every third line
+    "town": Form(town_exercises, town_shaped, str.__eq__, "{}", 0.8),
+    "any": Form(exercises, shaped, agrees, "{}\nAnswer in a few words, from the text alone.", 1.0),
+}

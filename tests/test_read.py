@@ -1,0 +1,300 @@
+"""Reading any documents: what each form lets through, what is looked up, a whole night of it beside a small server."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from nightschool.__main__ import main
+from nightschool.config import UserError
+from nightschool.model import exchange
+from nightschool.model.transformer import ModelConfig, Transformer
+from nightschool.night.forms import FORMS, agrees, exercises, names, shaped
+from nightschool.night.memory import Index, Passage, parts, sentences
+from nightschool.night.read import Exercise, Reflection, hold_out, reflect
+from nightschool.stages import corpus
+from nightschool.stages.ask import cite
+from nightschool.text.document import record_of
+from nightschool.text.sources import document_of, documents
+from nightschool.text.tokenizer import train
+
+ELBE = (
+    "The Elbe flows through Dresden before it reaches the North Sea. Barges carry gravel on it. One stone is of 1616."
+)
+SEMPER = "Dresden lies on the Elbe. Its opera house was designed by Gottfried Semper."
+PASSAGES = [Passage(ELBE, "elbe", "a.txt", gen=1), Passage(SEMPER, "semper", "b.txt")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "why"),
+    [
+        ("question", "Question: What do barges carry?\nAnswer: gravel\nEvidence: Barges carry gravel on it.", ""),
+        ("question", '**Question:** What?\n\n**Answer:** gravel\n**Evidence:** "Barges carry gravel on it."', ""),
+        ("question", "Question: What do barges carry?\nAnswer: gravel", "does not have the lines asked for"),
+        ("question", "Barges carry gravel.", "does not have the lines asked for"),
+        ("question", "Question: What?\nAnswer: coal\nEvidence: Barges carry coal on it.", "quotes what the text"),
+        ("question", "Question: What of 1617?\nAnswer: it\nEvidence: Barges carry gravel on it.", "names who or what"),
+        ("question", "Question: Does Anna?\nAnswer: no\nEvidence: Barges carry gravel on it.", "names who or what"),
+        ("restatement", "Restatement: Gravel goes by boat.\nEvidence: Barges carry gravel on it.", ""),
+        ("restatement", "Restatement: barges carry gravel\nEvidence: Barges carry gravel on it.", "only copies"),
+        ("objection", "Objection: Only that?\nReply: Gravel, it says.\nEvidence: Barges carry gravel on it.", ""),
+    ],
+)
+def test_any_text(kind: str, text: str, why: str) -> None:
+    made = shaped(Exercise(kind, (PASSAGES[0],), ("",)), [text])
+    assert made.why.startswith(why) if why else made.kept
+    assert (made.parents, made.gen) == (("elbe",), 2)
+
+
+def test_a_link_quotes_both_texts() -> None:
+    asked = Exercise("link", tuple(PASSAGES), ("",))
+    text = "Question: Which river is by Semper's house?\nAnswer: the Elbe\nEvidence: Dresden lies on the Elbe.\n"
+    one, other = "Evidence: Barges carry gravel on it.\n", "Evidence: Dresden lies on the Elbe.\n"
+    lines = "Question: What is carried past Semper's house?\nAnswer: gravel\n"
+    assert shaped(asked, [lines + one + other]).parents == ("elbe", "semper")
+    assert shaped(asked, [lines + one + other]).kept
+    assert not shaped(asked, [lines + other + one]).kept
+    assert not shaped(asked, [text]).kept
+
+
+def test_a_discussion_alternates_and_quotes() -> None:
+    asked = Exercise("discussion", (PASSAGES[0],), ("",) * 4)
+    said = ["What do they carry?", "The barges carry gravel on it.", "Only that?", "So the text has it."]
+    made = shaped(asked, said)
+    assert made.kept
+    assert [m.role for m in made.lesson.messages] == ["user", "assistant", "user", "assistant"]
+    assert shaped(asked, [said[0], "It is gravel.", said[2], said[3]]).why == "quotes nothing of the text"
+    assert shaped(asked, [said[0]] * 4).why == "is no talk of two"
+
+
+def test_readers_take_turns_and_the_second_answers_again() -> None:
+    asked = exercises(PASSAGES, [24, 0])
+    assert {e.sentence for e in asked} == set(sentences(ELBE))
+    assert {e.kind for e in asked} == {"question", "restatement", "objection", "link", "discussion"}
+    seen: list[tuple[str, str]] = []
+
+    def reader(name: str, answer: str):  # type: ignore[no-untyped-def]
+        def read(prompts: list[str], temperature: float, seed: int) -> list[str]:
+            seen.extend((name, prompt) for prompt in prompts)
+            if not temperature:
+                return [answer] * len(prompts)
+            lines = "Question: What do barges carry?\nAnswer: gravel\nEvidence: Barges carry gravel on it."
+            return [lines if "three lines\nQuestion" in prompt else f"{name} {prompt[-40:]}" for prompt in prompts]
+
+        return read
+
+    made = reflect(FORMS["any"], asked, (reader("first", "coal"), reader("second", "gravel")), seed=0)
+    assert {r.why for r in made if r.kind == "question"} == {""}
+    assert any(name == "second" and "Answer the question above" in prompt for name, prompt in seen)
+    made = reflect(FORMS["any"], asked, (reader("first", "gravel"), reader("second", "coal")), seed=0)
+    assert {r.why for r in made if r.kind == "question"} == {"is answered otherwise when asked again"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("The gravel.", "gravel", True),
+        ("in 1616", "1616", True),
+        ("1616", "1617", False),
+        ("It is not open", "It is open", False),
+        ("Gottfried Semper", "Semper", True),
+        ("the North Sea", "the Baltic", False),
+        ("", "gravel", False),
+    ],
+)
+def test_agrees(one: str, other: str, same: bool) -> None:
+    assert agrees(one, other) == agrees(other, one) == same
+
+
+def test_names() -> None:
+    assert names("The Elbe has 3 arms. Its end is the Sea, I think.") == {"elbe", "3", "sea"}
+
+
+def test_sentences_and_parts() -> None:
+    text = 'He said "Stop." Then e.g. nothing.\n\nA title\n\nWhy? 4 of them.'
+    assert sentences(text) == ['He said "Stop."', "Then e.g. nothing.", "A title", "Why?", "4 of them."]
+    tokenizer = train([text] * 3, 300)
+    cut = list(parts(text, tokenizer, 12))
+    assert " ".join(cut) == " ".join(sentences(text))
+    assert all(len(tokenizer.encode(part)) <= 14 or len(sentences(part)) == 1 for part in cut)
+
+
+def test_index_is_bm25() -> None:
+    index = Index(["a cat sat", "a dog sat sat sat", "a bird"])
+    assert index.search("Which cat?", 3) == [0]
+    assert index.search("what sat", 3) == [1, 0]  # three times is more than once, though the text is longer
+    assert index.search("nothing else", 3) == []
+    # tf 1 of 3 words where the mean is 10/3: 2.2 / (1 + 1.2 (0.25 + 0.75 * 0.9)) = 1.0427; idf ln(1 + 2.5/1.5) = 0.9808
+    assert index.weights["cat"][0] == pytest.approx(1.0427 * 0.9808, abs=1e-3)
+
+
+def test_cite() -> None:
+    cited = cite("note\nAnswer: Gottfried Semper", "Who designed the opera house?", PASSAGES)
+    assert cited == [{"file": "b.txt", "sentence": "Its opera house was designed by Gottfried Semper."}]
+    assert cite("Peter", "Who designed the opera house?", PASSAGES) == []
+
+
+def test_hold_out_keeps_another_of_the_topic() -> None:
+    made = [Reflection("question", ("a",), 1, "", (f"q{i}", "x"), topic=f"t{i // 2}") for i in range(7)]
+    assert [r.topic for r in hold_out(made, 10)] == ["t0", "t1", "t2"]
+    assert len(hold_out(made, 2)) == 2
+    alike = [Reflection("question", ("a",), 1, "", ("q", "x"), topic="t")] * 2
+    assert hold_out(alike, 10) == []
+
+
+# The stage
+
+
+class Reflector(BaseHTTPRequestHandler):
+    """Asks in ten ways how a sentence ends, and knows it again when it has the text."""
+
+    asked: list[str] = []  # noqa: RUF012
+
+    def do_POST(self) -> None:
+        prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
+        self.asked.append(prompt)
+        if found := re.search(r"and answer it: (.*)\n", prompt):
+            way = "abcdefghij"[len(self.asked) % 10]
+            *head, last = found[1].rstrip(".").split()
+            said = f"Question: how ends {head[0].lower()} {head[1]} ({way * 3})?\nAnswer: {last}\nEvidence: {found[1]}"
+        elif found := re.search(r"how ends (\w+ \w+) .*\nAnswer in", prompt):
+            said = next(s for s in sentences(prompt) if s.lower().startswith(found[1].lower())).rstrip(".").split()[-1]
+        else:
+            said = "I would rather not."
+        answer = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def reflector() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Reflector)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    Reflector.asked.clear()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """A run whose model knows nothing."""
+    tokenizer = train([ELBE, SEMPER] * 3, 300)
+    model = Transformer(ModelConfig(tokenizer.vocab_size, 32, 48, 2, 2, 2, 16, 512))
+    model.init_weights(0)
+    exchange.save(tmp_path / "start" / "checkpoint", model, tokenizer, "")
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text(ELBE + " The water falls low in summer. Stones can be seen in it.")
+    (folder / "b.txt").write_text(SEMPER + " The old house burned down. The new house is open.")
+    return tmp_path / "start"
+
+
+def read(start: Path, *more: str) -> int:
+    where = f"--start {start} --out {start.parent / 'read'} --threads 1 --dtype float32"
+    return main(["read", str(start.parent / "texts"), *where.split(), *more])
+
+
+def test_a_night_of_reading(start: Path, reflector: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = start.parent / "read"
+    asked = ["--reflector", reflector, "--rounds", "1", "--per-sentence", "4"]
+    assert read(start, *asked) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verified"] > 8
+    rows = [json.loads(line) for line in (out / "reflections.jsonl").read_text().splitlines()]
+    assert len(rows) == told["verified"]
+    assert {(row["kind"], row["info"], row["gen"], row["readers"][0]) for row in rows} == {
+        ("reflection", "doc", 1, reflector)
+    }
+    assert {parent for row in rows for parent in row["parents"]} == {
+        document.id for path in sorted((start.parent / "texts").iterdir()) for document, _ in documents(path)
+    }
+    taught = [d.messages[0].content for d, _ in documents(out / "reflections.jsonl")]
+    assert all(row["prompt"] in taught for row in map(json.loads, (out / "samples.jsonl").read_text().splitlines()))
+    assert not told["gate"], "a model of 20,000 weights can't learn this in a few steps"
+    same = [path / "checkpoint" / "model.safetensors" for path in (start, out)]
+    assert same[0].read_bytes() == same[1].read_bytes()
+    num_asked = len(Reflector.asked)
+    (out / "meta.json").unlink()  # as if it had been killed at the end
+    (out / "written.jsonl").unlink()
+    assert read(start, *asked) == 0
+    assert len(Reflector.asked) == num_asked, "no question is paid for twice"
+
+
+def test_the_alarm_undoes_the_night(start: Path, reflector: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read(start, "--reflector", reflector, "--max-drift", "1e-9", "--rounds", "4") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "drifted" in told["reason"]
+    steps = (start.parent / "read" / "metrics.jsonl").read_text().splitlines()
+    assert "loss" in steps[-1]
+    night = json.loads((start.parent / "read" / "night.json").read_text())
+    assert night["dreams"], "who has no school dreams"
+
+
+def test_a_peer_answers_again(start: Path, reflector: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read(start, "--reflector", reflector, "--peer", str(start), "--per-sentence", "2") == 1
+    counts = json.loads(capsys.readouterr().out)["counts"]["question"]
+    assert counts["is answered otherwise when asked again"] == sum(counts.values()), "this peer knows nothing"
+    answers = (start.parent / "read" / "told-peer.jsonl").read_text().splitlines()
+    assert len(answers) == sum(counts.values())
+
+
+def test_who_cannot_read_learns_nothing(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read(start, "--per-sentence", "1") == 1
+    said = capsys.readouterr()
+    assert "0 of 9 reflections pass their check" in said.err
+    assert "no weight was changed" in said.err
+    assert json.loads(said.out)["verified"] == 0
+    assert not (start.parent / "read" / "checkpoint").exists()
+
+
+def test_ask_says_that_it_does_not_know(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = str(start.parent / "texts")
+    assert main(["ask", "Quo vadis?", "--documents", texts, "--run", str(start), "--threads", "1"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"answer": "The text does not say.", "known": False, "citations": []}
+
+
+# Lineage in corpora
+
+
+def test_lineage_comes_back_from_a_file(tmp_path: Path) -> None:
+    made = shaped(
+        Exercise("restatement", (PASSAGES[0],), ("",)), ["Restatement: Boats.\nEvidence: Barges carry gravel"]
+    )
+    record = json.loads(json.dumps(record_of(made.lesson)))
+    assert document_of(record, "here") == made.lesson
+    assert document_of({"text": "x", "kind": "news", "gen": 3}, "here").gen == 0, "others' columns mean other things"
+    dreams = tmp_path / "dreams.jsonl"
+    dreams.write_text(json.dumps({"text": "x", "kind": "dream", "info": "seed", "gen": 1}))
+    with pytest.raises(UserError, match="is a dream"):
+        list(documents(dreams))
+
+
+def test_a_corpus_keeps_its_floor_of_real_text(
+    start: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "NUM_EXAM", 2)
+    texts, own = start.parent / "texts", start.parent / "reflections.jsonl"
+    rows = [{"text": f"{SEMPER} {i}", "kind": "reflection", "info": "doc", "gen": 1} for i in "abcdefgh"]
+    own.write_text("\n".join(map(json.dumps, rows)))
+    command = f"corpus {texts} {own} --tokenizer {start} --out {start.parent / 'corpus'} --dev-share 0.9 --no-near"
+    assert main(command.split()) == 2
+    assert "a model's own words, over 50%" in capsys.readouterr().err
+    assert main([*command.replace("corpus --dev", "other --dev").split(), "--model-share", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["train_documents"] >= 8, "a model's own words are never held out"
+    own.write_text(json.dumps(rows[0] | {"info": "none"}))
+    assert main(command.replace("corpus --dev", "third --dev").split()) == 2
+    assert "has info 'none'" in capsys.readouterr().err
