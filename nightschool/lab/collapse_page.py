@@ -63,13 +63,13 @@ def picture(result: dict[str, Any]) -> str:
         for i, (name, colour) in enumerate(SHOWN.items())
         if name in arms
     )
-    dashed = f'<polyline points="{line(copier, ends)}" stroke="#888" stroke-dasharray="2 4"/>'
+    dashed = f'<polyline points="{line(copier, ends)}" fill="none" stroke="#888" stroke-dasharray="2 4"/>'
     seen = f'<text x="{WIDTH}" y="{HEIGHT * (1 - copier[-1]) - 6:.1f}" text-anchor="end">a perfect copier</text>'
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {HEIGHT + 96}" role="img" fill="#888"
  font-family="system-ui, sans-serif" font-size="13">
 <title>Each sample looks fine; together they say fewer and fewer things</title>
-{panel(40, "right, of what it says", right, ends)}
-{panel(440, "kinds it still tells, of the real ones", kinds, ends, dashed + seen)}
+{panel(48, "right, of what it says", right, ends)}
+{panel(448, "kinds it still tells, of the real ones", kinds, ends, dashed + seen)}
 {legend}
 </svg>
 """
