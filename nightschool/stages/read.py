@@ -4,7 +4,7 @@
 
 A second reader may talk with the first (--peer), or any OpenAI-compatible model write in its place (--reflector), named
 as such in reflections.jsonl. Where almost nothing passes its check the stage ends before a weight is changed. What was
-held out is asked closed-book, and with the passage that the index finds. But: a model raised in the town can read text
+held out is asked closed-book, and with the passages that the index finds. But: a model raised in the town can read text
 like the town's alone; one that was raised elsewhere dreams for replay, unless --school names what it learned from.
 """
 
@@ -27,7 +27,7 @@ from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
-from nightschool.night.memory import Index, Passage, passage_tokens, passages, sentences, words
+from nightschool.night.memory import Index, Passage, look_up, passage_tokens, passages, sentences, words
 from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic, counts, hold_out, reflect
 from nightschool.night.sleep import sleep
 from nightschool.runs import Costs, Run, progress, read_json, read_jsonl, write_jsonl
@@ -155,12 +155,16 @@ def sit(
     strangers: Sequence[str],
     n_gate: int,
 ) -> dict[str, Any]:
-    """The held-out questions, closed-book ("news") and with the passage that the index finds; the town's exam where
+    """The held-out questions, closed-book ("news") and with the passages that the index finds; the town's exam where
     there are strangers to ask about."""
-    index, reader = Index([passage.text for passage in read]), by_engine(engine, passage_tokens(engine.context))
+    index, size = Index([passage.text for passage in read]), passage_tokens(engine.context)
+    reader = by_engine(engine, size)
     questions = [r.turns[0] for r in asked]
-    best = [next(iter(index.search(question, 1)), 0) for question in questions]
-    opened = [f"{read[i].text}\n\n{form.again.format(q)}" for i, q in zip(best, questions, strict=True)]
+    found = [look_up(index, read, question, engine.tokenizer, engine.context - 2 * size) for question in questions]
+    opened = [
+        "\n\n".join((*(passage.text for passage in near), form.again.format(question)))
+        for near, question in zip(found, questions, strict=True)
+    ]
     closed, open_ = reader(questions, 0, 0), reader(opened, 0, 0)
     outcomes = {
         name: [float(form.agrees(said, r.turns[1])) for said, r in zip(answers, asked, strict=True)]
