@@ -14,12 +14,16 @@ import os
 import shlex
 import signal
 import sys
+from keyword import iskeyword
 from types import FrameType
 
+from nightschool import ranks
 from nightschool.config import BelowBar, Stopped, UserError, closest, parse
 
-VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config and main
+VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds its Config and main
     "quickstart": "one whole day and one night on the embedded world, small enough for a CPU",
+    "speedrun": "the same life at real scale: real text, --depth, one GPU or torchrun on many",
+    "doctor": "before a paid minute: kernels against a reference, what fits, hours and dollars",
     "tokenizer": "train the tokenizer on the world's text, or on a corpus",
     "corpus": "your files or hub data sets -> tokenized shards, without duplicates and exam questions",
     "pretrain": "read: train a model from scratch on raw text",
@@ -33,7 +37,13 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py holds its Config a
     "report": "write one report.html from what the runs of a life wrote",
     "chat": "talk to a model in the terminal",
     "serve": "OpenAI-compatible server with a web page",
+    "import": "take in a Qwen3, Qwen2 or Llama model, from a folder or the hub",
+    "export": "a checkpoint for other programs: a Hugging Face directory, or GGUF for llama.cpp and Ollama",
+    "lab": "a controlled experiment: lab credit",
 }
+LABS = ("credit",)  # nightschool/lab/NAME.py, each with a Config and a main of its own
+
+SHARED = ("pretrain", "sft", "rl", "night")  # the verbs that several ranks can share, started by torchrun
 
 MENDS = {  # errors of the machine that the caller can mend; any other is ours and keeps its traceback
     errno.ENOSPC: "free some space, then the same command goes on",
@@ -62,9 +72,18 @@ def run(argv: list[str]) -> None:
         return
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb!r}{closest(verb, list(VERBS)) or '; see nightschool --help'}")
-    stage = importlib.import_module(f"nightschool.stages.{verb}")
-    headline = stage.main(parse(stage.Config, rest, f"nightschool {verb}"))
-    if headline is not None:
+    if ranks.size() > 1 and verb not in SHARED:
+        raise UserError(f"{verb} works in one process; start it without torchrun")
+    module = f"stages.{verb}{'_' * iskeyword(verb)}"
+    if verb == "lab":
+        if not rest or rest[0] not in LABS:
+            raise UserError(f"which lab? one of {' '.join(LABS)}")
+        verb, module, rest = f"lab {rest[0]}", f"lab.{rest[0]}", rest[1:]
+    stage = importlib.import_module(f"nightschool.{module}")
+    config = parse(stage.Config, rest, f"nightschool {verb}")
+    with ranks.joined():
+        headline = stage.main(config)
+    if headline is not None and ranks.rank() == 0:
         print(json.dumps(headline), flush=True)
 
 
@@ -77,11 +96,13 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that wait for one another spin; where another program wants a core too, GNU's default of some
     # milliseconds a time made training fifty times slower, this one five times, and an idle machine is as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is imported
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # a GPU's memory does not go to pieces
     signal.signal(signal.SIGTERM, terminate)
     try:
         run(argv)
     except UserError as error:
-        print(f"nightschool: {error}", file=sys.stderr)
+        who = f"nightschool, rank {ranks.rank()}" if ranks.rank() else "nightschool"
+        print(f"{who}: {error}", file=sys.stderr)
         return 2
     except BelowBar as result:
         print(f"nightschool: {result}", file=sys.stderr)
@@ -95,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
-        print(f"\nstopped; to go on: {shlex.join(['nightschool', *argv])}", file=sys.stderr)
+        if ranks.rank() == 0:
+            print(f"\nstopped; to go on: {shlex.join(['nightschool', *argv])}", file=sys.stderr)
         return 128 + signum
     return 0
 

@@ -1,6 +1,6 @@
 """The machine: threads, the allocator, and which number format it is fast in. Nothing happens at import.
 
-But: no distributed ranks yet; macOS runs on the CPU (untried).
+But: macOS runs on the CPU (untried).
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ def set_up(threads: int = 0, dtype: str = "auto") -> Device:
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = DTYPES[dtype] if dtype != "auto" else faster_dtype(kind)
     return Device(kind, device_name(kind), torch.get_num_threads(), chosen)
+
+
+def place() -> torch.device:
+    """Where models live and batches go: the current GPU, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def keep_freed_memory() -> None:

@@ -4,7 +4,8 @@
     DIR/metrics.jsonl  one object a step
     DIR/meta.json      written at the end: commit, versions, device, seed, command, seconds, tokens, dollars
 
-Nothing here knows what the stages are. Each file is written to a temporary name, synced, and renamed.
+Nothing here knows what the stages are. Each file is written to a temporary name, synced, and renamed. Of several ranks
+the first alone reads and writes, and tells the others; all call what is here alike.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from nightschool import ranks
 from nightschool.config import UserError
 
 PACKAGES = ("nightschool", "torch", "tokenizers", "safetensors", "numpy")
@@ -56,66 +58,49 @@ class Run:
     out: Path
     verb: str
     config: Any  # the stage's dataclass
-    lock: int  # a file descriptor, open while this process lives, so that two do not write one folder
+    lock: int  # rank 0's file descriptor, open while it lives, so that no two runs write one folder
     opened: float = field(default_factory=time.perf_counter)
 
     @staticmethod
     def open(out: Path, verb: str, config: Any) -> Run:
         """Create DIR and its config.json, or go on with the same run. UserError if it holds another."""
-        asked = {"verb": verb, "config": plain(config, out)}
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file; choose a folder with --out")
-        out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out / ".lock", os.O_WRONLY | os.O_CREAT)
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is at work in {out}; wait for it or choose another --out") from None
-        path = out / "config.json"
-        if path.exists():
-            refuse_other(out, read_json(path), asked)
-        elif any(p.is_file() and not p.name.startswith(".") for p in out.iterdir()):
-            raise UserError(f"{out} holds files that are no run's; choose another --out")
-        else:
-            write_json(path, {**asked, "settled": {}})
-        return Run(out, verb, config, lock)
+        return Run(out, verb, config, ranks.first(lambda: claim(out, verb, config)))
 
     def path(self, name: str) -> Path:
         return self.out / name
 
     def log(self, **row: Any) -> None:
         """Append a line to metrics.jsonl."""
+        if ranks.rank() > 0:
+            return
         with self.path("metrics.jsonl").open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drop the metrics after a step, and a line that a kill tore; return those that stay."""
-        path = self.path("metrics.jsonl")
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8") as file:
-            whole = [line for line in file if line.endswith("\n")]
-        rows = [row for row in map(json.loads, whole) if row["step"] <= step]
-        write_jsonl(path, rows)
-        return rows
+        return ranks.first(lambda: rewound(self.path("metrics.jsonl"), step))
 
     def settle(self, name: str, value: Callable[[], Any]) -> Any:
         """Find a value once and record it in config.json; a resumed run gets the recorded one (the dtype of a
         probe, the tokens that --minutes came to)."""
-        config = read_json(self.path("config.json"))
-        if name not in config["settled"]:
-            config["settled"][name] = value()
-            write_json(self.path("config.json"), config)
-        return config["settled"][name]
+
+        def find() -> Any:
+            config = read_json(self.path("config.json"))
+            if name not in config["settled"]:
+                config["settled"][name] = value()
+                write_json(self.path("config.json"), config)
+            return config["settled"][name]
+
+        return ranks.first(find)
 
     @property
     def done(self) -> bool:
         path = self.path("meta.json")
-        return path.exists() and bool(read_json(path)["finished"])
+        return ranks.first(lambda: path.exists() and bool(read_json(path)["finished"]))
 
     @property
     def meta(self) -> dict[str, Any]:
-        return read_json(self.path("meta.json"))
+        return ranks.first(lambda: read_json(self.path("meta.json")))
 
     def finish(self, **meta: Any) -> dict[str, Any]:
         """Write meta.json. `seconds` counts from `open` unless given; device, threads, dtype, tokens and
@@ -140,8 +125,39 @@ class Run:
             **meta,
             "finished": True,
         }
-        write_json(self.path("meta.json"), whole)
+        ranks.first(lambda: write_json(self.path("meta.json"), whole))
         return whole
+
+
+def claim(out: Path, verb: str, config: Any) -> int:
+    """Make a run folder this process's own -> the lock on it."""
+    asked = {"verb": verb, "config": plain(config, out)}
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; choose a folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = os.open(out / ".lock", os.O_WRONLY | os.O_CREAT)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is at work in {out}; wait for it or choose another --out") from None
+    path = out / "config.json"
+    if path.exists():
+        refuse_other(out, read_json(path), asked)
+    elif any(p.is_file() and not p.name.startswith(".") for p in out.iterdir()):
+        raise UserError(f"{out} holds files that are no run's; choose another --out")
+    else:
+        write_json(path, {**asked, "settled": {}})
+    return lock
+
+
+def rewound(path: Path, step: int) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        whole = [line for line in file if line.endswith("\n")]
+    rows = [row for row in map(json.loads, whole) if row["step"] <= step]
+    write_jsonl(path, rows)
+    return rows
 
 
 def plain(config: Any, out: Path) -> dict[str, Any]:
@@ -202,6 +218,16 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_once(path: Path, make: Callable[[], None]) -> None:
+    """Call `make` where there is no `path` yet; of several ranks the first does, and the others wait for it."""
+
+    def unless_there() -> None:
+        if not path.exists():
+            make()
+
+    ranks.first(unless_there)
+
+
 def sync(path: Path) -> None:
     """Have the disk hold a file or a folder before going on."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -241,6 +267,9 @@ def read_jsonl(path: Path) -> list[Any]:
 @contextmanager
 def progress(label: str, total: float) -> Iterator[Callable[[float, str], None]]:
     """Show work on stderr: a bar on a terminal, else a line every five seconds. Yields show(done, note)."""
+    if ranks.rank() > 0:
+        yield lambda done, note: None
+        return
     console = Console(stderr=True)
     began, first, printed = time.perf_counter(), None, float("-inf")
     columns = (

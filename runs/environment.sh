@@ -1,5 +1,5 @@
 # Sourced by the scripts beside it: makes .venv and installs into it what pyproject.toml asks for.
-# `environment run` has what nightschool needs; `environment dev` adds what its tests need.
+# `environment run` has what nightschool needs; `environment dev` adds what its tests need, `corpora` what the hub does.
 # Installs only when pyproject.toml has changed since the last time, so that a second run needs no network.
 #
 # Without a GPU the CPU build of torch is wanted. pip takes it wherever it finds it: on macOS from its usual index; on
@@ -20,12 +20,12 @@ environment() {
     fi
 
     what=(-e .)
-    if [ "$extra" = dev ]; then what=(-e '.[dev]'); fi
+    if [ "$extra" != run ]; then what=(-e ".[$extra]"); fi
     if ! command -v nvidia-smi >/dev/null; then what+=('torch==2.13.0'); fi
     announce "${what[@]}"
     .venv/bin/pip install --quiet "${what[@]}" >&2
     echo "$stamp" >.venv/installed-run
-    if [ "$extra" = dev ]; then echo "$stamp" >.venv/installed-dev; fi
+    echo "$stamp" >".venv/installed-$extra"
 }
 
 # Say what pip is about to download, and how large it is.

@@ -237,8 +237,8 @@ def test_rows_of_every_form(tmp_path: Path) -> None:
     ("line", "problem"),
     [
         (b"{", "cannot read"),
-        (b'{"txt": "a"}', 'line 2 needs a "text" or a list of "messages"'),
-        (b"3", 'line 2 needs a "text"'),
+        (b'{"txt": "a"}', 'line 2: a record needs "text", a list of "messages"'),
+        (b"3", 'line 2: a record needs "text"'),
         (b'{"messages": [{"role": "user", "content": "a"}]}', "has no assistant turn"),
         (b'"\xff"', "line 2 is not UTF-8"),
         (b"", "must hold at least 2 samples; it holds 1"),

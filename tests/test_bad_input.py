@@ -20,11 +20,36 @@ from nightschool.__main__ import main
         ("pretrain nothing.toml", "cannot read nothing.toml"),
         ("tokenizer --vocab-size 10 --out {out}/tok", "vocab_size must be at least 261"),
         ("tokenizer --out {file}", "is a file; choose a folder"),
+        ("tokenizer --corpus nowhere.txt --out {out}/tok", "cannot read nowhere.txt: no such file"),
+        ("tokenizer --sample-mb 0", "sample_mb must be at least 0.01; got 0.0"),
+        ("corpus", "name at least one source"),
+        ("corpus {jokes} --tokenizer nowhere", "no tokenizer.json in nowhere"),
+        ("corpus {jokes} --dev-share 1", "dev_share must be below 1; got 1.0"),
+        ("pretrain --corpus {jokes}", "choose one with --depth"),
+        ("pretrain --corpus {jokes} --depth 4 --world-share 1", "world_share must be below 1; got 1.0"),
+        ("pretrain --depth -1", "depth must be at least 0; got -1"),
+        ("pretrain --corpus nowhere --depth 4 --out {out}/p", "cannot read nowhere: no such file"),
+        ("sft --corpus {jokes} --start nowhere", "no checkpoint in nowhere"),
         ("tokenizer --out {other}", "holds a run of 'sft', not 'tokenizer'"),
         ("sft --start nowhere --out {out}/sft", "no checkpoint in nowhere"),
         ("rl --start nowhere --out {out}/rl", "no checkpoint in nowhere"),
-        ("rl --credit luck", "credit must be one of outcome, first_error"),
-        ("rl --group-size 1", "group_size must be at least 2; got 1"),
+        ("rl --credit luck", "credit must be one of outcome, grpo"),
+        ("rl --credit outcom", "did you mean outcome"),
+        ("rl --lam 2", "lam must be at most 1; got 2.0"),
+        ("rl --credit value --problems 1", "credit value needs problems of at least 2"),
+        ("rl --task trase --start {jokes}", "no task 'trase'; did you mean trace?"),
+        ("rl --task nowhere.py --start {jokes}", "no file nowhere.py"),
+        ("rl --task nowhere.jsonl --start {jokes}", "no file nowhere.jsonl"),
+        ("rl --task {torn} --start {jokes}", "every line must be"),
+        ("rl --task {lame} --start {jokes}", "must define verify"),
+        ("rl --task {wrong} --start {jokes}", "its own gold answer gets"),
+        ("lab", "which lab? one of credit"),
+        ("lab credits", "which lab? one of credit"),
+        ("lab credit --arms grop --results {out}", "no such arms: grop"),
+        ("lab credit --results {out}", "run `nightschool lab credit --sweep` first"),
+        ("rl --group-size 0", "group_size must be at least 1; got 0"),
+        ("rl --again 0", "one attempt has none to be compared with; raise group_size or again"),
+        ("rl --credit outcome", "credit outcome compares whole attempts; give --again 0 and a group_size of some"),
         ("night --start nowhere --out {out}/night", "no checkpoint in nowhere"),
         ("night --dreams 2", "shares, at most 1; got 0.8 and 2"),
         ("read", "name at least one file or folder"),
@@ -39,6 +64,11 @@ from nightschool.__main__ import main
         ("evaluate nowhere --split exam", "invalid choice 'exam'"),
         ("quickstart --n 0", "n must be at least 1; got 0"),
         ("quickstart --dtype float8", "invalid choice 'float8'"),
+        ("doctor --depth 0", "depth must be between 1 and 64; got 0"),
+        ("doctor --seconds -1", "seconds must be at least 0; got -1"),
+        ("speedrun --depth 99", "depth must be between 1 and 64; got 99"),
+        ("speedrun --until lunch", "until must be one of fetch, tokenizer"),
+        ("speedrun --text nowhere.jsonl --out {out}/life", "nowhere.jsonl"),
         ("audit", "give either a file of samples or an --endpoint"),
         ("audit nowhere.jsonl", "cannot read nowhere.jsonl: No such file or directory"),
         ("audit {file}", "must be a .jsonl or .txt file"),
@@ -59,6 +89,13 @@ from nightschool.__main__ import main
         ("chat nowhere", "nowhere"),
         ("serve nowhere", "nowhere"),
         ("serve nowhere --port 99999", "port"),
+        ("import nowhere", "no folder nowhere; give one, or a model's name on the hub"),
+        ("import {other} --out {out}/run", "is not a Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM but None"),
+        ("import {out}", "no config.json in"),
+        ("export nowhere --to hf --out {out}/e", "no checkpoint in nowhere"),
+        ("export nowhere --to onnx --out {out}/e", "invalid choice 'onnx'"),
+        ("export nowhere --to hf --quant q8_0 --out {out}/e", "quant 'q8_0' is for --to gguf"),
+        ("sft --lora-rank -1", "lora_rank must be at least 0; got -1"),
     ],
 )
 def test_one_line_and_exit_code_2(argv: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,11 +104,21 @@ def test_one_line_and_exit_code_2(argv: str, line: str, tmp_path: Path, capsys: 
     jokes, torn = tmp_path / "jokes.jsonl", tmp_path / "torn.jsonl"
     jokes.write_text('"one"\n"two"\n')
     torn.write_text('"one"\n{"text": "tw')
+    lame, wrong = tmp_path / "lame.py", tmp_path / "wrong.py"
+    lame.write_text("def sample(rng, split): ...")
+    wrong.write_text(
+        "from nightschool.world.problem import Problem\n"
+        "from nightschool.tasks.task import Verdict\n"
+        "def sample(rng, split): return Problem('own', '', 'k', '1+1', '2')\n"
+        "def verify(problem, transcript): return Verdict(0.0)\n"
+    )
     other.mkdir()
     (other / "config.json").write_text('{"verb": "sft", "config": {}, "settled": {}}')
     out.mkdir()
     before = sorted(p for p in tmp_path.rglob("*") if p.name not in (".lock",))
-    assert main(argv.format(file=file, other=other, out=out, jokes=jokes, torn=torn).split()) == 2
+    assert (
+        main(argv.format(file=file, other=other, out=out, jokes=jokes, torn=torn, lame=lame, wrong=wrong).split()) == 2
+    )
     said = capsys.readouterr()
     assert said.out == ""
     (only,) = said.err.splitlines()

@@ -116,7 +116,6 @@ CALL_TEXT = '<tool_call>{"name": "calculator", "arguments": {"expression": "347*
     ("text", "content", "calls"),
     [
         ("Answer: 9716", "Answer: 9716", ()),
-        ("Answer: 9716<|im_end|>", "Answer: 9716", ()),
         (CALL_TEXT, "", (CALL,)),
         ("So " + CALL_TEXT * 2, "So ", (CALL, CALL)),
         (CALL_TEXT + " and", CALL_TEXT + " and", ()),
@@ -139,7 +138,7 @@ def test_parse(text: str, content: str, calls: tuple[dict[str, Any], ...]) -> No
 def test_parse_reads_what_render_wrote(tokenizer: Tokenizer) -> None:
     message = Message("assistant", "So é ", ({"name": "lookup", "arguments": {"who": 'Zo"ë', "n": [1, {}]}},))
     ids, mask = chat.render(tokenizer, [message])
-    assert chat.parse(tokenizer.decode(i for i, m in zip(ids, mask, strict=True) if m)) == message
+    assert chat.said(tokenizer, [i for i, m in zip(ids, mask, strict=True) if m]) == message
 
 
 def test_message_from_takes_calls_as_openai_writes_them() -> None:

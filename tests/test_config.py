@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -139,7 +140,7 @@ def test_the_last_line_is_one_object(monkeypatch: pytest.MonkeyPatch, capsys: py
 @pytest.mark.parametrize(
     ("argv", "error", "code", "line"),
     [
-        ([], None, 2, "which verb? one of quickstart tokenizer"),
+        ([], None, 2, "which verb? one of quickstart "),
         (["quickstrat"], None, 2, "unknown verb 'quickstrat'; did you mean quickstart?"),
         (["--depth"], None, 2, "unknown verb '--depth'; see nightschool --help"),
         (["chat", "--dept", "3"], None, 2, "unknown field --dept; did you mean --depth?"),
@@ -200,4 +201,6 @@ def test_help_is_instant_and_needs_no_torch() -> None:
 
 def test_every_verb_has_its_stage() -> None:
     folder = Path(program.__file__).parent / "stages"
-    assert {verb for verb in program.VERBS if not (folder / f"{verb}.py").exists()} == set()
+    names = {verb: f"{verb}{'_' * iskeyword(verb)}.py" for verb in program.VERBS if verb != "lab"}
+    assert {verb for verb, name in names.items() if not (folder / name).exists()} == set()
+    assert all((folder.parent / "lab" / f"{name}.py").exists() for name in program.LABS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nightschool"
-ORDER = ["config", "runs", "device", "text", "world", "model", "train"]
+ORDER = ["config", "ranks", "runs", "device", "text", "world", "model", "train"]
 ORDER += ["tasks", "rl", "night", "serve", "stages", "lab", "__main__"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -22,7 +22,7 @@ from nightschool.config import Stopped, UserError
 from nightschool.runs import Run
 from nightschool.text.packing import Batch
 from nightschool.train import checkpoint
-from nightschool.train.loop import Position, backward, split, train
+from nightschool.train.loop import Position, mean_gradients, split, train
 from nightschool.train.optim import Optimizer
 
 V, C, B, T = 11, 8, 6, 5
@@ -50,6 +50,12 @@ class Momentum:
     def __init__(self, model: nn.Module) -> None:
         self.parameters = dict(model.named_parameters())
         self.speed = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+
+    def expect(self) -> None:
+        pass
+
+    def reduce(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters.values() if p.grad is not None]
 
     def step(self, lr_scale: float) -> None:
         for name, p in self.parameters.items():
@@ -153,8 +159,8 @@ def test_micro_batches_equal_the_whole_batch(two_counts: bool) -> None:
     found = []
     for micro_tokens in (10**6, 2 * T, 1):
         model = Tiny()
-        means = backward(model, losses, split(batch, micro_tokens))
-        found.append((means, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+        means, gradients = mean_gradients(model, Momentum(model), losses, split(batch, micro_tokens))
+        found.append((means, torch.cat([g.flatten() for g in gradients])))
     nats = nn.functional.cross_entropy(Tiny()(batch.ids).flatten(0, 1), batch.targets.flatten(), reduction="none")
     by_hand = (nats * batch.weights.flatten()).sum() / batch.weights.sum()
     for means, gradient in found:
@@ -176,7 +182,8 @@ def test_a_loss_without_tokens_counts_nothing() -> None:
     def losses(model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         return {**loss_fn(model, batch), "none": (model(batch.ids).sum() * 0, torch.tensor(0.0))}
 
-    means = backward(Tiny(), losses, [batch_number(0)])
+    model = Tiny()
+    means, _ = mean_gradients(model, Momentum(model), losses, [batch_number(0)])
     assert means["none"] == 0
     assert means["loss"] > 0
 
@@ -254,6 +261,23 @@ def test_goes_on_from_an_earlier_state_if_the_newest_is_damaged(
     # 12 steps of 12 and 20 of 20 have other schedules: equal weights are for the next test
     assert [row["step"] for row in rows(torn)] == list(range(1, 21))
     assert weights(resumed) != weights(straight)
+
+
+def test_only_what_is_trained_is_saved_and_the_rest_is_left_as_it_is(tmp_path: Path) -> None:
+    """As with LoRA: the base comes from where the run began, whatever it is."""
+
+    def half(model: nn.Module) -> Optimizer:
+        model.head.weight.requires_grad_(False)  # type: ignore[union-attr]
+        return Optimizer(model, dtype=torch.float32)
+
+    tiny_train(tmp_path, optimizer=half, num_steps=3)
+    state = checkpoint.latest(tmp_path / "state")
+    assert state is not None
+    assert state.model().keys() == {"embed.weight", "head.bias"}
+    assert state.optimizer().keys() == {f"{n}.{k}" for n in state.model() for k in ("mean", "square")} | {"num_steps"}
+    at, model = tiny_train(tmp_path, optimizer=half, num_steps=5)
+    assert at.step == 5
+    assert torch.equal(model.head.weight, Tiny().head.weight)  # type: ignore[union-attr]
 
 
 def child(out: Path) -> subprocess.Popen[str]:

@@ -92,3 +92,11 @@ def test_distil_is_kl_where_it_is_dreamt_and_cross_entropy_elsewhere() -> None:
     torch.testing.assert_close(ours, theirs)
     awake = Batch(ids, targets, weights, None)
     torch.testing.assert_close(losses.distil(teacher)(model, awake)["loss"], losses.next_token(model, awake)["loss"])
+
+
+def test_the_formula_for_a_gpu_equals_the_one_in_place() -> None:
+    g = torch.Generator().manual_seed(0)
+    logits, targets, weights = torch.randn(9, 13, generator=g), torch.arange(9), torch.rand(9, generator=g)
+    torch.testing.assert_close(
+        losses.plain_loss_and_gradient(logits, targets, weights), losses.loss_and_gradient(logits, targets, weights)
+    )

@@ -8,7 +8,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from nightschool.model import fused
 from nightschool.model.fused import causal_attention, normalize, normalize_rotate, swiglu
-from nightschool.model.transformer import ModelConfig, Transformer, document_bias, rotary_table
+from nightschool.model.kernels import document_bias
+from nightschool.model.transformer import ModelConfig, Transformer, rotary_table
 from nightschool.train.losses import cross_entropy
 from nightschool.train.optim import Optimizer
 

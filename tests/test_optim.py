@@ -89,8 +89,25 @@ def test_state_of_another_model_is_refused() -> None:
         optimizer.load_state_dict({**state, "model.norm.weight.mean": torch.zeros(3)})
 
 
-def test_a_parameter_without_gradient_stays() -> None:
+def test_what_needs_no_gradient_is_not_its_business() -> None:
     m = model()
     before = copy.deepcopy(m.state_dict())
-    Optimizer(m, weight_decay=0.1).step()
-    assert all(torch.equal(value, before[name]) for name, value in m.state_dict().items())
+    frozen = m.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    optimizer = Optimizer(m, weight_decay=0.1)
+    assert not any("layers.0.mlp.up_proj" in name for name in optimizer.state_dict())
+    frozen.grad = torch.ones_like(frozen)
+    optimizer.reduce()
+    optimizer.step()
+    assert torch.equal(frozen, before["model.layers.0.mlp.up_proj.weight"])
+    assert not torch.equal(m.model.layers[1].mlp.up_proj.weight, before["model.layers.1.mlp.up_proj.weight"])
+
+
+def test_a_missing_gradient_is_zero() -> None:
+    m, n = model(), model()
+    for p in n.parameters():
+        p.grad = torch.zeros_like(p)
+    for each in (m, n):
+        optimizer = Optimizer(each, weight_decay=0.1)
+        optimizer.reduce()
+        optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(m.parameters(), n.parameters(), strict=True))

@@ -136,3 +136,12 @@ def test_prefetch_passes_exceptions_on_and_ends_its_thread() -> None:
     next(endless)
     endless.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_a_batch_moves_whole() -> None:
+    ones = torch.ones(2, 3)
+    batch = Batch(ones.long(), ones.long(), ones, ones.int(), {"adv": ones}, num_bytes=7)
+    moved = batch.to(torch.device("meta"))
+    tensors = moved.ids, moved.targets, moved.weights, moved.docs, moved.streams["adv"]
+    assert all(x is not None and x.is_meta for x in tensors)
+    assert moved.num_bytes == 7

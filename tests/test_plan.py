@@ -59,7 +59,10 @@ def test_what_follows_from_depth() -> None:
         assert small.horizon_tokens < large.horizon_tokens
         assert small.batch_tokens <= large.batch_tokens
     assert all(p.num_steps >= 700 for p in plans)  # a thousand, before the batch is rounded to a power of two
-    assert plan(12, tokens=5_000_000).batch_tokens == 4096
+    assert plan(12, tokens=5_000_000).batch_tokens == 8192  # Muon wants 8 x 768, in powers of two
+    assert plan(4, tokens=2_100_000).matrix_lr == pytest.approx(0.005)  # 2^11 tokens a step
+    for shallow, deep in pairwise(p for p in plans if p.batch_tokens == 2**20):
+        assert shallow.weight_decay > deep.weight_decay, "over more steps less is forgotten at each"
 
 
 @pytest.mark.parametrize(("depth", "tokens"), [(0, None), (-3, None), (10**6, None), (4, 1000), (4, -1)])

@@ -86,9 +86,10 @@ def test_policy_is_the_plain_formula() -> None:
     streams = {
         "adv": [0.0] * 4 + [0.5, -1.0, 0.0, 2.0, 1.0],
         "old_logp": [0.0] * 4 + [-4.0, -3.5, -4.1, -3.9, -4.0],
+        "share": [0.0] * 4 + [1.0, 1.0, 0.0, 1.0, 1.0],
         "ce_weight": [0.0] * 9,
     }
-    replay = {"adv": [0.0] * 9, "old_logp": [0.0] * 9, "ce_weight": [0.0] * 5 + [1.0] * 4}
+    replay = {"share": [0.0] * 9, "adv": [0.0] * 9, "old_logp": [0.0] * 9, "ce_weight": [0.0] * 5 + [1.0] * 4}
     rows = [[Item(ids[0], [0.0] * 4 + [1.0] * 5, streams)], [Item(ids[1], [0.0] * 5 + [1.0] * 4, replay)]]
     losses = policy(model, collate(rows, 8, 0, packed=False))
     logp = [model(torch.tensor([row]))[0].log_softmax(-1) for row in ids]

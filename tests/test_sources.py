@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 def test_page() -> None:
     page = """<html><head><title>Rain</title><script>if (a < b) rain()</script></head><body>
-        <h1>Rain &amp;\n snow</h1><p>It <b>rain</b>ed,<br>and\t<i>snowed</i> .<ul><li>one<li>two</ul>
+        <h1>\n  Rain &amp;\n snow </h1>\n<p> It <b>rain</b>ed,<br/>and\t<i>snowed</i> .<ul><li>one<li>two</ul>
         <pre>a  b\n  c</pre><!-- no --></body></html>"""
     assert words_of_page(page) == "Rain\n\nRain & snow\n\nIt rained,\nand snowed .\n\none\ntwo\n\na  b\n  c"
 

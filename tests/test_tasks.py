@@ -6,19 +6,20 @@ from dataclasses import replace
 import pytest
 
 from nightschool.tasks.exam import interval
+from nightschool.tasks.named import TASKS
 from nightschool.tasks.task import lines_of, verify_lines
 from nightschool.tasks.tools import calculate, call_tool
-from nightschool.tasks.world import PROBES, SKILLS, draw
+from nightschool.tasks.world import SKILLS, draw
 from nightschool.text.document import Message
 from nightschool.world.arithmetic import columns
 from nightschool.world.letters import counted
 from nightschool.world.problem import Problem, split_of
 
 
-@pytest.mark.parametrize("name", [*SKILLS, *PROBES])
+@pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
 def test_gold_scores_one_and_splits_are_disjoint(name: str, split: str) -> None:
-    task = (SKILLS | PROBES)[name]
+    task = TASKS[name]
     for problem in draw(task, split, 20, seed=3):
         assert split_of(problem.key) == split
         verdict = task.verify(problem, problem.messages[1:])

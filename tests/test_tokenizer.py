@@ -7,7 +7,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from nightschool.config import UserError
-from nightschool.text.tokenizer import SPECIAL, Tokenizer, train
+from nightschool.stages import tokenizer as stage
+from nightschool.text.tokenizer import SPECIAL, Tokenizer, script_of, train
 
 TEXTS = [f"Mara, the baker's daughter, bought {n} pears\nfor {n * 3} crowns. Où est l'été?" for n in range(200)]
 STRANGE = [
@@ -106,3 +107,42 @@ def test_load_refuses(tmp_path: Path, content: str | None, message: str) -> None
 def test_train_refuses_a_vocabulary_without_room_for_bytes() -> None:
     with pytest.raises(UserError, match=r"at least 261 .* got 200"):
         train(TEXTS, 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("Où est Mara? שלום", "latin"),
+        ("שלום מרה, she", "hebrew"),
+        ("马拉在哪里", "cjk"),
+        ("मारा कहाँ है", "devanagari"),
+        ("x" * 9 + "λ" * 10_000, "greek"),
+        ("12 + 30 = 42 🦉", "none"),
+        ("", "none"),
+    ],
+)
+def test_script(text: str, script: str) -> None:
+    assert script_of(text) == script
+
+
+def test_rare_scripts_are_heard_in_a_sample(tmp_path: Path) -> None:
+    """1 MB of one script and 50 kB of another, of which a fifth is sampled: shares of 0.89 and 0.11 by size to the
+    power of 0.7, and no text is taken twice."""
+    latin = [{"text": f"{n} Mara bought pears at the market. " * 25} for n in range(1_000)]
+    hebrew = [{"text": f"{n} מרה קנתה אגסים בשוק ברחוב. " * 20} for n in range(50)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps(record, ensure_ascii=False) for record in latin + hebrew))
+    config = stage.Config(tmp_path / "tok", 500, corpus=(str(path),), sample_mb=0.2)
+    files = {str(path): [path]}
+    num_bytes, _ = stage.census(stage.stream(files, ""))
+    sample = list(stage.sample(stage.stream(files, ""), num_bytes, config))
+    size = {s: sum(len(text.encode()) for text in sample if script_of(text) == s) for s in ("latin", "hebrew")}
+    weights = {s: num_bytes[str(path), s] ** 0.7 for s in size}
+    for script in size:
+        assert size[script] == pytest.approx(2e5 * weights[script] / sum(weights.values()), rel=0.3)
+    assert len(set(sample)) == len(sample)
+    assert sample == list(stage.sample(stage.stream(files, ""), num_bytes, config))
+    stage.main(config)
+    meta = json.loads((tmp_path / "tok" / "meta.json").read_text())
+    assert meta["bytes_by_script"] == {s: num_bytes[str(path), s] for s in ("latin", "hebrew")}
+    assert meta["bytes_per_token_by_script"]["latin"] > 3

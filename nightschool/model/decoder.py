@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nightschool.model.transformer import Transformer
+from nightschool.model.lora import merged
+from nightschool.model.transformer import Transformer, frequencies
 
 Attend = Callable[
     [int, Tensor], Tensor | None
@@ -34,7 +35,8 @@ class Layer(NamedTuple):
     """Matrices are (P, in, out / P), in the decoder's dtype."""
 
     qkv: Tensor
-    qk_norm: Tensor  # (H + G, D) float32
+    bias: Tensor | None  # (H + 2G, D) float32; Qwen2's
+    qk_norm: Tensor | None  # (H + G, D) float32; Qwen3's
     o: Tensor
     gate_up: Tensor
     down: Tensor
@@ -70,7 +72,7 @@ class Decoder:
     def load(self, model: Transformer) -> None:
         """Copy the model's weights as they are now. Milliseconds where the model is small."""
         assert model.config == self.config, f"the decoder was built for {self.config}, not {model.config}"
-        c, weights = self.config, {name: w.detach().float() for name, w in model.state_dict().items()}
+        c, weights = self.config, {name: w.detach().float() for name, w in merged(model).items()}
         C, H, G, D = c.hidden_size, self.H, self.G, self.D
         device = weights["model.norm.weight"].device
         partners = torch.arange(D, device=device).view(2, D // 2).t().reshape(-1)  # 0, D/2, 1, D/2 + 1, ...
@@ -80,23 +82,31 @@ class Decoder:
             return w.t().unflatten(1, (parts, -1)).transpose(0, 1).to(self.dtype).contiguous()
 
         def layer(i: int) -> Layer:
-            def get(*names: str) -> Tensor:
-                return torch.cat([weights[f"model.layers.{i}.{name}.weight"] for name in names])
+            def get(*names: str, kind: str = "weight") -> Tensor:
+                return torch.cat([weights[f"model.layers.{i}.{name}.{kind}"] for name in names])
 
-            qk = get("self_attn.q_proj", "self_attn.k_proj").view(H + G, D, C)[:, partners].reshape(-1, C)
-            qkv = torch.cat((qk, get("self_attn.v_proj"))) * get("input_layernorm") * math.sqrt(C)
+            def arranged(qkv: Tensor) -> Tensor:  # partners side by side; the attention's scale, where no norm bears it
+                q, k, v = qkv.view(H + 2 * G, D, -1).split((H, G, G))
+                scale = 1 if c.family == "qwen3" else D**-0.5
+                return torch.cat((q[:, partners] * scale, k[:, partners], v))
+
+            names = "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"
+            qkv = arranged(get(*names)).view(-1, C) * get("input_layernorm") * math.sqrt(C)
+            bias = arranged(get(*names, kind="bias")).view(-1, D) if c.family == "qwen2" else None
+            qk_norm = None
+            if c.family == "qwen3":
+                q_norm = get("self_attn.q_norm")[partners]  # its sqrt(D) cancels against the attention's scale
+                k_norm = get("self_attn.k_norm")[partners] * math.sqrt(D)
+                qk_norm = torch.cat((q_norm.expand(H, D), k_norm.expand(G, D)))
             gate_up = get("mlp.gate_proj", "mlp.up_proj") * get("post_attention_layernorm") * math.sqrt(C)
-            q_norm = get("self_attn.q_norm")[partners]  # its sqrt(D) cancels against the attention's scale
-            k_norm = get("self_attn.k_norm")[partners] * math.sqrt(D)
-            qk_norm = torch.cat((q_norm.expand(H, D), k_norm.expand(G, D)))
             o, down = matrix(get("self_attn.o_proj")), matrix(get("mlp.down_proj"))
-            return Layer(matrix(qkv), qk_norm, o, matrix(gate_up), down)
+            return Layer(matrix(qkv), bias, qk_norm, o, matrix(gate_up), down)
 
         self.layers = [layer(i) for i in range(c.num_hidden_layers)]
         self.embed = weights["model.embed_tokens.weight"].to(self.dtype, copy=True)
         head = weights["model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"]
         self.head = matrix(head * weights["model.norm.weight"] * math.sqrt(C))
-        frequency = c.rope_theta ** -(torch.arange(0, D, 2, device=device).float() / D)
+        frequency = frequencies(D, c.rope_theta, c.rope_scaling, device)
         angle = torch.arange(c.max_position_embeddings, device=device).float()[:, None, None] * frequency
         self.rotations = torch.polar(torch.ones_like(angle), angle)  # (context, 1, D/2) complex
         self.floor = {n: torch.tensor(math.sqrt(n * c.rms_norm_eps), device=device) for n in (C, D)}
@@ -113,7 +123,10 @@ class Decoder:
         for i, layer in enumerate(self.layers):
             qkv = project((x / self.norm(x)).to(dtype), layer.qkv).float().view(N, -1, D)
             qk = qkv[:, :num_rotated]
-            qk.div_(self.norm(qk)).mul_(layer.qk_norm)
+            if layer.bias is not None:
+                qkv += layer.bias
+            if layer.qk_norm is not None:
+                qk.div_(self.norm(qk)).mul_(layer.qk_norm)
             torch.view_as_complex(qk.view(N, num_rotated, D // 2, 2)).mul_(rotations)
             y = attend(i, qkv)
             if y is None:

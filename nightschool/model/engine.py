@@ -200,11 +200,10 @@ class Engine:
         """The forced tokens after the turn that `row` just ended: what its calls gave and a new header, or none."""
         if row.ids[-1] != self.tokenizer.turn_end or row.num_sampled == sampling.max_new_tokens:
             return []
-        calls = chat.parse(self.tokenizer.decode(row.turn)).tool_calls
+        calls = chat.said(self.tokenizer, row.turn).tool_calls
         row.num_calls += len(calls)
         if not calls or row.num_calls > sampling.max_calls:
             return []
         row.turn = []
         observations = [Message("tool", tool(row.index, call)) for call in calls]
-        # the line end that closes the row's own turn, then the turns that follow
-        return self.tokenizer.encode("\n") + chat.render(self.tokenizer, observations, generate=True)[0]
+        return chat.resume(self.tokenizer, observations)

@@ -3,9 +3,8 @@
     config.json  model.safetensors  generation_config.json  tokenizer.json  tokenizer_config.json
     chat_template.jinja  README.md
 
-A folder is whole or not there: it is written beside its place, synced and renamed. But: one file of weights,
-no shards; no other architecture than Qwen3's.
-Sources: transformers' Qwen3Config, with rope_parameters as version 5 and rope_theta as older readers have it.
+A folder is whole or not there: it is written beside its place, synced and renamed. But: weights are read from shards
+too, and written as one file of float32.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,30 +22,26 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nightschool.config import UserError
+from nightschool.device import place
+from nightschool.model.families import config_json, model_config
+from nightschool.model.lora import merged
 from nightschool.model.transformer import ModelConfig, Transformer
-from nightschool.runs import read_json, sync, write_json
-from nightschool.text import chat
-from nightschool.text.tokenizer import Tokenizer
+from nightschool.runs import read_json, sync, write_json, write_text
+from nightschool.text.tokenizer import TEMPLATE, Tokenizer
 
-ARCHITECTURE = "Qwen3ForCausalLM"
-FIXED: dict[str, Any] = {  # what our Transformer does, in Qwen3Config's words
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "use_sliding_window": False,
-    "rope_scaling": None,
-}
 FRONT_MATTER = """---
-license: mit
-language: en
-library_name: transformers
+{license}library_name: transformers
 pipeline_tag: text-generation
-tags: [nightschool, qwen3]
+tags: [nightschool, {family}]
 ---
 """
+OURS = "license: mit\nlanguage: en\n"  # of one that was taken in, who made it has the say
+TAKEN_IN = "A model that was taken in by nightschool, and what school made of it. Its maker's licence holds."
 
 
 def save(folder: Path, model: Transformer, tokenizer: Tokenizer, card: str) -> None:
-    """Write a checkpoint; one that lies there already is replaced. `card` is the model card's Markdown.
+    """Write a checkpoint; one that lies there already is replaced. `card` is the model card's Markdown, where the model
+    was raised here.
 
     Weights are stored as float32. UserError if `folder` holds anything that is no checkpoint.
     """
@@ -74,8 +68,10 @@ def save(folder: Path, model: Transformer, tokenizer: Tokenizer, card: str) -> N
             },
         )
         tokenizer.save(new)
-        shutil.copyfile(chat.TEMPLATE, new / chat.TEMPLATE.name)
-        (new / "README.md").write_text(f"{FRONT_MATTER}\n{card.strip()}\n", encoding="utf-8")
+        write_text(new / TEMPLATE.name, tokenizer.template or TEMPLATE.read_text(encoding="utf-8"))
+        front = FRONT_MATTER.format(license="" if tokenizer.template else OURS, family=model.config.family)
+        card = TAKEN_IN if tokenizer.template else card.strip()
+        (new / "README.md").write_text(f"{front}\n{card}\n", encoding="utf-8")
         for path in (*new.iterdir(), new):
             sync(path)
         if folder.exists():
@@ -88,15 +84,22 @@ def save(folder: Path, model: Transformer, tokenizer: Tokenizer, card: str) -> N
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Transformer, Tokenizer]:
-    """A checkpoint's model, computing in `dtype`, and its tokenizer. UserError where it isn't one of ours."""
+    """A checkpoint's model on this process's device, computing in `dtype`, and its tokenizer. UserError where it
+    isn't one of ours."""
     config = model_config(folder)
     tokenizer = Tokenizer.load(folder)
+    return load_model(folder, config, tokenizer, dtype).to(place()), tokenizer
+
+
+def load_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> Transformer:
+    """A checkpoint's model; its tokenizer is told of ids that the model has and no text gives."""
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{folder}: {tokenizer.vocab_size} tokens but vocab_size {config.vocab_size}")
-    tensors = read_tensors(folder / "model.safetensors", config)
+    tokenizer.vocab_size = config.vocab_size
+    tensors = read_tensors(folder, config)
     model = Transformer(config, dtype)
     model.load_state_dict(tensors)
-    return model, tokenizer
+    return model
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -110,47 +113,10 @@ def checkpoint_of(run: Path) -> Path:
     return run / "checkpoint"
 
 
-def config_json(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    return {
-        "architectures": [ARCHITECTURE],
-        "model_type": "qwen3",
-        **asdict(config),
-        **FIXED,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "torch_dtype": "float32",
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.turn_end,
-        "pad_token_id": tokenizer.end_of_text,
-    }
-
-
-def model_config(folder: Path) -> ModelConfig:
-    """What a checkpoint's config.json asks for. UserError where that is not what our Transformer is."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"no config.json in {folder}; name the checkpoint/ folder of a run")
-    saved = read_json(path)
-    if not isinstance(saved, dict) or saved.get("architectures") != [ARCHITECTURE]:
-        found = saved.get("architectures") if isinstance(saved, dict) else saved
-        raise UserError(f"{path} is not a {ARCHITECTURE} but {found}; only that architecture can be loaded")
-    rope = saved.get("rope_parameters") or {}
-    saved = {"rope_theta": rope.get("rope_theta"), **saved}
-    if rope.get("rope_type", "default") != "default":
-        raise UserError(f"{path}: rope_type {rope['rope_type']!r} is not supported; only 'default' is")
-    for name, value in FIXED.items():
-        if saved.get(name, value) != value:
-            raise UserError(f"{path}: {name} {saved[name]!r} is not supported; only {value!r} is")
-    sizes = {f.name: saved.get(f.name) for f in fields(ModelConfig)}
-    for name, value in sizes.items():
-        if not isinstance(value, int | float) or (value <= 0 and not isinstance(value, bool)):
-            raise UserError(f"{path}: {name} must be a positive number; got {value!r}")
-    return ModelConfig(**sizes)  # type: ignore[arg-type]
-
-
 def tensors_of(model: Transformer) -> dict[str, Tensor]:
     """The state dict as transformers saves it: float32, a tied lm_head left out."""
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    state = model.state_dict()
+    state = merged(model)
     return {name: state[name].detach().cpu().float().clone() for name in state if name not in tied}
 
 
@@ -166,22 +132,34 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     sync(path)
 
 
-def read_tensors(path: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """The state dict in a safetensors file, checked by name and shape before anything is allocated."""
-    if not path.is_file():
-        raise UserError(f"no {path.name} in {path.parent}; copy the checkpoint again or name another")
+def weight_files(folder: Path) -> list[Path]:
+    """Where a checkpoint's tensors lie: one file, or the shards that its index names."""
+    index = folder / "model.safetensors.index.json"
+    sharded = index.is_file() and not (folder / "model.safetensors").is_file()
+    names = sorted(set(read_json(index).get("weight_map", {}).values())) if sharded else ["model.safetensors"]
+    for name in names:
+        if not (folder / name).is_file():
+            pickled = " (pickled .bin weights could run code and are not read)" if any(folder.glob("*.bin")) else ""
+            raise UserError(f"no {name} in {folder}{pickled}; copy the checkpoint again or name another")
+    return [folder / name for name in names]
+
+
+def read_tensors(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """The state dict of a checkpoint, checked by name and shape before anything is allocated."""
     with torch.device("meta"):
         asked = {name: tuple(t.shape) for name, t in Transformer(config).state_dict().items()}
     tied = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
     try:
-        with safe_open(path, "pt") as file:
-            there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        with ExitStack() as stack:
+            files = [stack.enter_context(safe_open(path, "pt")) for path in weight_files(folder)]
+            where = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+            there = {name: tuple(file.get_slice(name).get_shape()) for name, file in where.items()}
             for name in sorted((asked.keys() | there.keys()) - tied.keys()):
                 if asked.get(name) != there.get(name):
                     raise UserError(
-                        f"{path} is of another model: {name} has shape {there.get(name)}; "
+                        f"{folder} is of another model: {name} has shape {there.get(name)}; "
                         f"config.json asks for {asked.get(name)}"
                     )
-            return {name: file.get_tensor(tied.get(name, name)) for name in asked}
+            return {name: where[tied.get(name, name)].get_tensor(tied.get(name, name)) for name in asked}
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); copy the checkpoint again") from None
+        raise UserError(f"the weights in {folder} are damaged ({error}); copy the checkpoint again") from None

@@ -1,8 +1,9 @@
-"""The arithmetic between the matrix products, with gradients by hand: normalise, rotate, attend, gate.
+"""The arithmetic between the matrix products: normalise, rotate, attend, gate. On a CPU with gradients by hand.
 
 On a CPU the matrix products of a small model already run at the machine's peak; what is left to win lies between
-them, where autograd makes a dozen passes over memory for each formula. Each function here makes the fewest passes
+them, where autograd makes a dozen passes over memory for each formula. Each Function here makes the fewest passes
 it can, works in any dtype on any device, and is tested against the plain formula. Gains in bench/train_cpu.py.
+On a GPU the compiler fuses the plain formulas, so they stand here too (untried on a GPU).
 
 But: no second derivatives, no dropout. B batch, T time, H query heads, G key-value heads, R = H / G, D head dim.
 """
@@ -148,5 +149,36 @@ class SwiGLU(Function):
         return torch.ops.aten.silu_backward(grad * up, gate), grad * silu
 
 
-normalize, normalize_rotate, causal_attention = Normalize.apply, NormalizeRotate.apply, CausalAttention.apply
-swiglu = SwiGLU.apply
+def plain_normalize(x: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+def plain_normalize_rotate(
+    qkv: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, H: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """NormalizeRotate as a formula. q, k and v are views (B, heads, T, D) of tensors (B, T, heads, D)."""
+    q_and_k, v = qkv.split((len(weight), qkv.shape[2] - len(weight)), dim=2)
+    y = plain_normalize(q_and_k, eps) * weight
+    rotated = y * cos + y.roll(y.shape[-1] // 2, -1) * sin
+    return rotated[:, :, :H].transpose(1, 2), rotated[:, :, H:].transpose(1, 2), v.transpose(1, 2)
+
+
+def plain_swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate) * up
+
+
+def normalize(x: Tensor, eps: float) -> Tensor:
+    return (plain_normalize if x.is_cuda else Normalize.apply)(x, eps)
+
+
+def normalize_rotate(
+    qkv: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, H: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (plain_normalize_rotate if qkv.is_cuda else NormalizeRotate.apply)(qkv, weight, cos, sin, H, eps)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return (plain_swiglu if gate.is_cuda else SwiGLU.apply)(gate, up)
+
+
+causal_attention = CausalAttention.apply

@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import Transformer
 from nightschool.night.dream import dream, drift
 from nightschool.night.gate import decide
 from nightschool.night.read import Reflection, counts
-from nightschool.runs import Run, read_json, read_jsonl, write_json, write_jsonl
+from nightschool.runs import Run, make_once, read_json, read_jsonl, write_json, write_jsonl
 from nightschool.tasks.exam import interval
 from nightschool.text.corpus import Source, encode
 from nightschool.text.document import Document, record_of
@@ -40,8 +41,7 @@ class Drifted(Exception):
 
 def once(path: Path, make: Callable[[], Any]) -> Any:
     """What `make` gave the first time: read from `path` on a resumed run."""
-    if not path.exists():
-        write_json(path, make())
+    make_once(path, lambda: write_json(path, make()))
     return read_json(path)
 
 
@@ -84,9 +84,8 @@ def sleep(
     dreamt, gauge, self_ = list[Document](), [], model
     if dreams:
         path = run.path("dreams.jsonl")
-        if not path.exists():
-            num_dreams = min(MOST_DREAMS, 1 + int(tokens * replay * dreams / DREAM_TOKENS))
-            write_jsonl(path, map(record_of, dream(engine, heard, num_dreams, seed)))
+        num_dreams = min(MOST_DREAMS, 1 + int(tokens * replay * dreams / DREAM_TOKENS))
+        make_once(path, lambda: write_jsonl(path, map(record_of, dream(engine, heard, num_dreams, seed))))
         dreamt = [document_of(row, str(path)) for row in read_jsonl(path)]
         for each in dreamt[:3]:
             print(f"dreaming of: {each.messages[0].content!r}", file=sys.stderr)
@@ -136,11 +135,11 @@ def sleep(
         print(f"the night is undone: {decision.reason}", file=sys.stderr)
         model, _ = exchange.load(start, model.dtype)
         kept = evening
-    exchange.save(run.path("checkpoint"), model, tokenizer, card)
+    ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, card))
     skills = {
         skill: known(outcomes) for skill, outcomes in kept["outcomes"].items() if skill not in ("news", "unknown")
     }
-    write_json(run.path("scores.json"), {"split": "dev", "skills": skills})
+    ranks.first(lambda: write_json(run.path("scores.json"), {"split": "dev", "skills": skills}))
     pairs = {skill: (evening["outcomes"][skill], morning["outcomes"][skill]) for skill in evening["outcomes"]}
     night = {
         "written": len(reflections),
@@ -168,7 +167,7 @@ def sleep(
         "dreams": [{"question": d.messages[0].content, "answer": d.messages[1].content} for d in dreamt[:8]],
         "seconds": seconds,
     }
-    write_json(run.path("night.json"), night)
+    ranks.first(lambda: write_json(run.path("night.json"), night))
     flops = spent * flops_per_token(model.config, row_length)
     return {"seconds": seconds, "tokens": spent, "flops": flops, "dtype": str(model.dtype).removeprefix("torch.")}
 

@@ -1,19 +1,22 @@
 """Credit: groups of attempts at one problem -> what each line of each attempt earned.
 
 An assigner only writes numbers, one a line and one for stopping; `spread` lays them over the tokens, and one update
-(train/losses.py) consumes them without knowing who wrote them.
-Sources: RLOO / Dr. GRPO (2503.20783) for the mean baseline; VPR (2605.10325) for credit up to the first error.
+(rl/update.py) consumes them without knowing who wrote them.
+
+Sources: RLOO / Dr. GRPO (2503.20783) for the mean baseline; GRPO (2402.03300) for the std; MaxRL (2602.02710); VPR
+(2605.10325) for credit up to the first error; potential-based shaping (Ng 1999), GAE (1506.02438).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from nightschool.tasks.attempt import Attempt
-from nightschool.tasks.task import lines_of
-from nightschool.text.tokenizer import Tokenizer
+from nightschool.text import chat
+from nightschool.text.tokenizer import CALL_START, Tokenizer
 
-Assigner = Callable[[Sequence[Attempt]], list[list[float]]]  # [attempt][line], the last entry is the stop
+Assigner = Callable[[Sequence[Attempt]], list[list[float]]]  # a group -> [attempt][line], the last entry is the stop
 
 
 def outcome(group: Sequence[Attempt]) -> list[list[float]]:
@@ -22,40 +25,82 @@ def outcome(group: Sequence[Attempt]) -> list[list[float]]:
     return [[a.verdict.outcome - mean] * (len(a.verdict.steps) + 1) for a in group]
 
 
+def grpo(group: Sequence[Attempt]) -> list[list[float]]:
+    """`outcome` over the group's standard deviation; nothing where all fared alike."""
+    credits = outcome(group)
+    std = (sum(c[0] ** 2 for c in credits) / len(group)) ** 0.5
+    return [[c / (std + 1e-6) for c in line] for line in credits]
+
+
+def maxrl(group: Sequence[Attempt]) -> list[list[float]]:
+    """`outcome` over the group's mean, so that a rare success weighs most; nothing where there is none."""
+    mean = sum(a.verdict.outcome for a in group) / len(group)
+    return [[c / (mean or 1.0) for c in line] for line in outcome(group)]
+
+
+def reached(attempt: Attempt) -> int:
+    """The last place an attempt was given a chance at: its first wrong line, or its stop where all are right."""
+    verdict = attempt.verdict
+    return len(verdict.steps) if verdict.first_error is None else verdict.first_error
+
+
 def first_error(group: Sequence[Attempt]) -> list[list[float]]:
     """Line by line: right or wrong, less the share of right ones among the attempts that were still right there.
 
     Lines after an attempt's first error get nothing: they were never given a chance.
     """
     right = [[*a.verdict.steps, a.verdict.first_error is None] for a in group]
-    reached = [len(a.verdict.steps) if a.verdict.first_error is None else a.verdict.first_error for a in group]
+    ends = [reached(a) for a in group]
     credits = [[0.0] * len(steps) for steps in right]
-    for line in range(max(reached) + 1):
-        alive = [i for i in range(len(group)) if reached[i] >= line]
+    for line in range(max(ends) + 1):
+        alive = [i for i in range(len(group)) if ends[i] >= line]
         mean = sum(right[i][line] for i in alive) / len(alive)
         for i in alive:
             credits[i][line] = right[i][line] - mean
     return credits
 
 
-ASSIGNERS: dict[str, Assigner] = {"outcome": outcome, "first_error": first_error}
+def potential(group: Sequence[Attempt], values: Sequence[Sequence[float]], lam: float = 1.0) -> list[list[float]]:
+    """Line by line A = r + phi(s') - phi(s), where r is the outcome and comes with the stop; later terms fade by
+    `lam` a line, as in GAE.
+
+    values[attempt][line]: what phi thinks of the attempt before that line, the last entry before the stop; any phi
+    will do. lam = 1 is outcome - phi(s), without bias whatever phi is; lam = 0 trusts phi.
+    """
+    credits = []
+    for attempt, phi in zip(group, values, strict=True):
+        later = [*phi[1:], attempt.verdict.outcome]
+        line = [after - before for before, after in zip(phi, later, strict=True)]
+        for i in reversed(range(len(line) - 1)):
+            line[i] += lam * line[i + 1]
+        credits.append(line)
+    return credits
+
+
+ASSIGNERS: dict[str, Assigner] = {"outcome": outcome, "grpo": grpo, "maxrl": maxrl, "first_error": first_error}
 
 
 def line_of_tokens(tokenizer: Tokenizer, attempt: Attempt) -> list[int]:
-    """For each token of the completion: the line it belongs to; the last line's number + 1 for the token that ends
+    """For each token of the completion its line, numbered as `lines_of` numbers them; one more for the token that ends
     the last turn; -1 for what tools said. A line's newline belongs to it, and so does the end of a tool call's turn.
     """
-    completion, lines, line = attempt.completion, [], 0
-    num_lines = len(lines_of(attempt.transcript))
-    sampled_before = True
-    for id, sampled in zip(completion.ids, completion.mask, strict=True):
-        if sampled and not sampled_before:
-            line += 1
-        lines.append(line if sampled else -1)
-        line += bool(sampled) and "\n" in tokenizer.decode([id])
-        sampled_before = bool(sampled)
-    if completion.stop == "end":
-        lines[-1] = num_lines
+    made, lines, first = attempt.completion, list[int](), 0
+    call_start = tokenizer.special.get(CALL_START)
+    for sampled, pairs in groupby(zip(made.ids, made.mask, strict=True), key=lambda pair: pair[1]):
+        ids = [id for id, _ in pairs]
+        if not sampled:
+            lines += [-1] * len(ids)
+            continue
+        turn = chat.said(tokenizer, ids)
+        num_content = turn.content.count("\n") + 1 if turn.content else 0
+        newlines = num_calls = 0
+        for id in ids:
+            num_calls += bool(turn.tool_calls) and id == call_start
+            lines.append(first + (num_content + num_calls - 1 if num_calls else newlines))
+            newlines += tokenizer.token_bytes[id].count(b"\n")
+        first += num_content + len(turn.tool_calls)
+    if made.stop == "end":
+        lines[-1] = first
     return lines
 
 

@@ -151,6 +151,8 @@ def read(raw: bytes, speaker: Speaker, default: Sampling) -> Ask:
         num_prompt = check(speaker, messages, tools)
     except TooLong as error:
         raise Refused(str(error), "messages", "context_length_exceeded") from None
+    except UserError as error:  # what the model's own chat template will not render
+        raise Refused(str(error), "messages") from None
     return Ask(
         messages=messages,
         num_prompt=num_prompt,

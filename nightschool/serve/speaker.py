@@ -65,9 +65,9 @@ class Ended:
 
 
 def newest_checkpoint(path: Path) -> Path:
-    """A checkpoint to talk to: `path` itself, its run's, or a life's newest (night-*, rl, sft, pretrain)."""
+    """A checkpoint to talk to: `path` itself, its run's, or a life's newest (night-*, rl, sft, pretrain, import)."""
     nights = sorted(path.glob("night-*"), key=lambda night: (len(night.name), night.name), reverse=True)
-    runs = (path, *nights, *(path / verb for verb in ("rl", "sft", "pretrain")))
+    runs = (path, *nights, *(path / verb for verb in ("rl", "sft", "pretrain", "import")))
     for folder in (path, *(run / "checkpoint" for run in runs)):
         if exchange.is_checkpoint(folder):
             return folder
@@ -132,20 +132,22 @@ def say(
 ) -> Generator[Said, None, tuple[Message, int, bool]]:
     """One assistant's turn -> (its message, tokens sampled, whether it ended by itself)."""
     special, decoder = engine.tokenizer.special, engine.tokenizer.stream()
+    opens, closes = special.get(CALL_START), special.get(CALL_END)
+    ends = {opens, closes, *(special[token] for token in engine.tokenizer.control)}
     text, num_tokens, ended = "", 0, False
     call: str | None = None  # the text of a call that is still open
     calls: list[dict[str, Any]] = []
     for token in engine.stream(ids, sampling, num_top=num_top):
         num_tokens += 1
         piece = None
-        if token.id == special[CALL_START] and call is None:
+        if token.id == opens and call is None:
             call = ""
-        elif token.id == special[CALL_END] and call is not None:
+        elif token.id == closes and call is not None:
             parsed = chat.parse(CALL_START + call + CALL_END).tool_calls
             known = [c for c in parsed if c["name"] in tools]
             calls += known
             piece, call = None if known else call, None  # what can't be called stays what it is, text
-        elif token.id in special.values():
+        elif token.id in ends:
             ended = True
             break
         elif call is not None:

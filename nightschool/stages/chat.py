@@ -19,7 +19,7 @@ from rich.console import Console
 
 from nightschool.config import Stopped, UserError, at_least
 from nightschool.model.sampling import Sampling
-from nightschool.serve.speaker import Called, Ended, Said, Speaker, Tool, TooLong, fit, load, reply
+from nightschool.serve.speaker import Called, Ended, Said, Speaker, Tool, fit, load, reply
 from nightschool.text.document import Message
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what could steer a terminal; \t and \n may pass
@@ -146,7 +146,7 @@ def talk(console: Console, speaker: Speaker, config: Config) -> dict[str, Any]:
             )
             try:
                 asked = fit(speaker, asked, tools, min(config.max_new_tokens, speaker.engine.context // 2))
-            except TooLong as error:
+            except UserError as error:  # too long, or nothing the model's own chat template renders
                 show(console, str(error), "yellow")
                 continue
             turns, wait = answer(console, speaker, asked, tools, sampling)

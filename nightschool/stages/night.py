@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
@@ -21,7 +22,7 @@ from nightschool.night.forms import FORMS
 from nightschool.night.memory import Passage, told
 from nightschool.night.read import Reflection, by_engine, by_topic, reflect
 from nightschool.night.sleep import sleep
-from nightschool.runs import Costs, Run, read_json, read_jsonl, write_jsonl
+from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_jsonl
 from nightschool.tasks.exam import exam
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
@@ -52,7 +53,7 @@ class Config:
     seed: int = 0  # of the family that moves in, and of the training
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
@@ -119,10 +120,14 @@ def main(config: Config) -> dict[str, Any]:
     passages = [Passage(told(d), d.id) for d in news.documents]
     exercises = FORMS["town"].exercises(passages, [config.per_document] * len(passages))
     written = run.path("written.jsonl")
-    if not written.exists():
+
+    def write() -> None:
         write_jsonl(written, map(asdict, reflect(FORMS["town"], exercises, (reader, reader), config.seed)))
+
+    make_once(written, write)
     reflections = [Reflection(**row) for row in read_jsonl(written)]
-    write_jsonl(run.path("reflections.jsonl"), (record_of(r.lesson) for r in reflections if r.kept))
+    lessons_of = [record_of(r.lesson) for r in reflections if r.kept]
+    ranks.first(lambda: write_jsonl(run.path("reflections.jsonl"), lessons_of))
     lessons = sources_of(news.strangers)
     facts = sleep(
         run,

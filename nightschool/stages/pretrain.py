@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import UserError, at_least
-from nightschool.device import DTYPES, Dtype, set_up
+from nightschool.device import DTYPES, Dtype, place, set_up
 from nightschool.model import exchange
 from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
-from nightschool.runs import Costs, Run, read_json, write_json
-from nightschool.stages.corpus import splits
+from nightschool.runs import Costs, Run, write_json
+from nightschool.stages.corpus import check, splits
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.course import bits_per_byte, course, held_out
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
@@ -40,7 +41,7 @@ class Config:
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
@@ -60,6 +61,7 @@ def plan_of(config: Config, vocab_size: int) -> tuple[Plan, int]:
 
 
 def main(config: Config) -> dict[str, Any]:
+    check(config.corpus)
     tokenizer = Tokenizer.load(config.tokenizer / "checkpoint")
     plan, row_length = plan_of(config, tokenizer.vocab_size)
     run = Run.open(config.out, "pretrain", config)
@@ -72,6 +74,7 @@ def main(config: Config) -> dict[str, Any]:
         model.init_weights(config.seed)
         if config.instinct:
             instinct(model, config.seed)
+        model.to(place())
         end = course(
             run,
             model,
@@ -89,9 +92,11 @@ def main(config: Config) -> dict[str, Any]:
             evaluate=lambda: {"bits_per_byte": bits_per_byte(model, dev)},
             eval_every=config.eval_every if corpus else 0,
         )
-        if corpus:
-            write_json(run.path("scores.json"), {"split": "dev", "bits_per_byte": bits_per_byte(model, dev)})
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD_CORPUS if corpus else CARD)
+        scores = {"bits_per_byte": bits_per_byte(model, dev)} if corpus else {}
+        if scores:
+            ranks.first(lambda: write_json(run.path("scores.json"), {"split": "dev", **scores}))
+        card = CARD_CORPUS if corpus else CARD
+        ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, card))
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,
@@ -101,7 +106,6 @@ def main(config: Config) -> dict[str, Any]:
             dtype=dtype,
             loss=end.loss,
             refused=end.refused,
+            **scores,
         )
-    scores = read_json(run.path("scores.json")) if config.corpus else {}
-    headline = {name: run.meta[name] for name in ("seconds", "tokens", "loss")}
-    return headline | {name: scores[name] for name in scores if name == "bits_per_byte"}
+    return {name: run.meta[name] for name in ("seconds", "tokens", "loss", "bits_per_byte") if name in run.meta}

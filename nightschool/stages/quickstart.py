@@ -51,20 +51,6 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
 
     asked: dict[str, Any] = {"per_document": config.per_document, "n_gate": config.n_dev}
 
-    def examine(name: str) -> Callable[[], Any]:
-        """The test, opened once per checkpoint; a second start of this command finds the scores."""
-        scores = life / name / "scores-test.json"
-
-        def sit() -> Any:
-            if scores.exists():
-                return read_json(scores)
-            probes = config.n // 5
-            return evaluate.main(
-                evaluate.Config(life / name, "test", config.n, probes, threads=config.threads, dtype=config.dtype)
-            )
-
-        return sit
-
     return {
         "tokenizer": lambda: tokenizer.main(tokenizer.Config(life / "tokenizer", seed=config.seed)),
         "pretrain": lambda: pretrain.main(
@@ -79,9 +65,17 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
         "night": lambda: night.main(
             night.Config(life / "night-001", life / "rl", tokens=config.night_tokens, **asked, **common)
         ),
-        "evening's exam": examine("rl"),
-        "morning's exam": examine("night-001"),
+        "evening's exam": lambda: examine(life / "rl", config.n, config.threads, config.dtype),
+        "morning's exam": lambda: examine(life / "night-001", config.n, config.threads, config.dtype),
     }
+
+
+def examine(run: Path, n: int, threads: int, dtype: Dtype) -> Any:
+    """The test, opened once per checkpoint; a second start finds the scores."""
+    scores = run / "scores-test.json"
+    if scores.exists():
+        return read_json(scores)
+    return evaluate.main(evaluate.Config(run, "test", n, n // 5, threads=threads, dtype=dtype))
 
 
 def say(text: str) -> None:
@@ -89,19 +83,23 @@ def say(text: str) -> None:
 
 
 def main(config: Config) -> dict[str, Any]:
-    whole = not (config.out / "tokenizer").exists()
+    return live(config.out, stages(config), config.costs)
+
+
+def live(out: Path, stages: dict[str, Callable[[], Any]], costs: Costs) -> dict[str, Any]:
+    """Go through a life's stages in order, write its report, give its headline."""
+    whole = not (out / "tokenizer").exists()
     made: dict[str, Any] = {}
-    for name, stage in stages(config).items():
+    for name, stage in stages.items():
         began = time.perf_counter()
         made[name] = stage()
         say(f"{name:16} done in {time.perf_counter() - began:5.0f} s")
     if whole:  # a life that was interrupted is told as the sum of its stages
         seconds = process_seconds()
         account = {"seconds": seconds, "command": shlex.join(["nightschool", *sys.argv[1:]])}
-        account |= {**config.costs.of(seconds), "assumptions": asdict(config.costs)}
-        write_json(config.out / "meta.json", account)
-    made["report"] = report.main(report.Config(config.out))
-    checkpoint = config.out / "night-001"
+        write_json(out / "meta.json", account | {**costs.of(seconds), "assumptions": asdict(costs)})
+    made["report"] = report.main(report.Config(out))
+    checkpoint = out / "night-001"
     say(f"report: {made['report']['report']}")
     say(f"talk to it: nightschool chat {checkpoint}   or, in a browser: nightschool serve {checkpoint}")
     return {

@@ -1,184 +1,311 @@
-"""`nightschool rl`: practise. Harder problems than any in school, judged by a verifier alone.
+"""`nightschool rl`: practise. Problems with a verifier, by default harder ones than in school among the others.
 
-Each update: draw problems, try each several times, have every line judged, turn verdicts into credit, and take one
-step. Some pages of school are replayed beside them, so that nothing else is forgotten.
+Each update: draw problems, try each, have every line judged, take wrong attempts up again at their last right line,
+turn verdicts into credit, and take one step. Some pages of school are replayed beside them, so that nothing else is
+forgotten. Every step logs what the attempts were like (rl/measures.py); pass@k and the distance from the start are
+taken on dev at intervals. But: one update for each batch of attempts; a start that never succeeds is sent back to
+school instead of being practised; of several ranks each tries its share of the problems, and all take up the same
+wrong attempts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal
 
+import torch
+
+from nightschool import ranks
 from nightschool.config import UserError, at_least, closest
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
-from nightschool.rl.credit import ASSIGNERS, spread
-from nightschool.rl.update import policy
-from nightschool.runs import Costs, Run, write_jsonl
-from nightschool.tasks.attempt import Attempt, attempt
+from nightschool.model.transformer import Transformer
+from nightschool.rl.batch import Average, Groups, in_groups, num_forward, to_batch, to_item, to_replay
+from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached
+from nightschool.rl.measures import lucky, measures, pass_at, shares
+from nightschool.rl.potential import monte_carlo, starts_of_lines, value
+from nightschool.rl.update import Clip, policy
+from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
+from nightschool.tasks.attempt import attempt, judge, resume, sample
 from nightschool.tasks.exam import graduate
-from nightschool.tasks.task import Task, lines_of
+from nightschool.tasks.named import PRACTICE, task_named
+from nightschool.tasks.task import Task, Verdict, lines_of
 from nightschool.tasks.world import draw
 from nightschool.text.corpus import Mixture
-from nightschool.text.packing import Batch, Item, collate
-from nightschool.text.tokenizer import Tokenizer
+from nightschool.text.packing import Batch
 from nightschool.train.loop import train
+from nightschool.train.losses import log_probs
 from nightschool.train.optim import Optimizer
 from nightschool.train.plan import QUICKSTART, flops_per_token
 from nightschool.train.schedule import warm_stay_decay
 from nightschool.world import school
-from nightschool.world.word_problems import LONGEST, word_problem
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, after practice with a verifier."
-PRACTICE = Task(lambda rng, split: word_problem(rng, split, (LONGEST + 1, LONGEST + 1)))
+POTENTIALS = ("value", "monte_carlo")
+NUM_SHOWN = 32  # dev problems whose attempts are kept for the report
 
 
 @dataclass(frozen=True)
 class Config:
     out: Path = Path("life/rl")  # the run folder
     start: Path = Path("life/sft")  # the run to go on from
-    credit: str = "first_error"  # who is credited: first_error (line by line) or outcome (all or nothing)
-    steps: int = 40  # updates
-    problems: int = 8  # different problems an update
-    group_size: int = 8  # attempts at each
+    task: str = PRACTICE  # a name, a .jsonl file of GSM8K's form, or a .py file with `sample` and `verify`
+    credit: str = "first_error"  # by line; outcome, grpo, maxrl: by the result; value, monte_carlo: by a potential
+    lam: float = 1.0  # of value and monte_carlo: 1 = only a baseline, without bias; 0 = trust the potential
+    continuations: int = 4  # of monte_carlo, from before each line
+    average: Average = "credited"  # tokens that credit moves; token = all sampled ones; sequence = each attempt alike
+    drop_even: bool = False  # leave groups that credit does not move out of the batch
+    clip: Clip = "cispo"  # of the ratio; dapo = PPO's with 0.2 below and 0.28 above
+    optimizer: Literal["muon", "adamw"] = "adamw"  # for the matrices; the rest is AdamW's in any case
+    steps: int = 60  # updates
+    problems: int = 48  # different problems an update
+    group_size: int = 1  # attempts at each, from the start
+    again: int = 4  # goes at the rest of each wrong attempt, from its last right line; 0 = none
     replay_tokens: int = 1024  # of school, beside the attempts of an update
     max_new_tokens: int = 144  # of an attempt
-    lr_scale: float = 0.1  # of pretraining's learning rates
-    exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
+    lr_scale: float = 0.05  # of pretraining's learning rates
+    decay: float = 0.5  # share of the updates over which the learning rates fall; 0 = they stay
+    eval_every: int = 30  # updates between dev evaluations; 0 = none
+    eval_n: int = 32  # dev problems of each
+    eval_k: int = 8  # attempts at each, for pass@1 and pass@k
+    exam_n: int = 64  # dev problems per skill of the town at the end; 0 = no exam
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
-        if self.credit not in ASSIGNERS:
-            raise UserError(f"credit must be one of {', '.join(ASSIGNERS)}{closest(self.credit, list(ASSIGNERS))}")
-        at_least(self, 1, "steps", "problems", "max_new_tokens")
-        at_least(self, 2, "group_size")
-        at_least(self, 0, "exam_n", "replay_tokens", "lr_scale", "threads", "save_seconds")
+        at_least(self, 1, "steps", "problems", "group_size", "continuations", "max_new_tokens", "eval_n", "eval_k")
+        at_least(self, 0, "again", "lam", "exam_n", "replay_tokens", "lr_scale", "decay")
+        at_least(self, 0, "eval_every", "threads", "save_seconds")
+        if self.lam > 1:
+            raise UserError(f"lam must be at most 1; got {self.lam!r}")
+        if self.group_size + self.again < 2:
+            raise UserError("one attempt has none to be compared with; raise group_size or again")
+        if self.credit == "value" and self.problems < 2:
+            raise UserError("credit value needs problems of at least 2: it judges each by the others; got 1")
 
 
-def to_item(tokenizer: Tokenizer, attempt: Attempt, credit: list[float]) -> Item:
-    """An attempt with its per-token streams. The prompt has weight 0."""
-    made, prompt = attempt.completion, [0.0] * len(attempt.completion.prompt_ids)
-    return Item(
-        made.prompt_ids + made.ids,
-        prompt + [float(m) for m in made.mask],
-        {
-            "adv": prompt + spread(tokenizer, attempt, credit),
-            "old_logp": prompt + made.log_probs,
-            "ce_weight": [0.0] * (len(prompt) + len(made.ids)),
-        },
-    )
+@dataclass(frozen=True)
+class Practice:
+    """What an update's batch is made from. `assign` None: by the potential that config.credit names."""
+
+    config: Config
+    task: Task
+    model: Transformer
+    engine: Engine
+    assign: Assigner | None
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """An update's batch at a time, sampled from the model as it is then: a function of (seed, step, weights)."""
+        config, engine = self.config, self.engine
+        tokenizer = engine.tokenizer
+        replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=config.replay_tokens)
+        leave_out = config.drop_even or config.average == "credited"  # there they count nothing in any case
+        for step in range(first, config.steps):
+            start = time.perf_counter()
+            engine.load(self.model)
+            problems = draw(self.task, "train", config.problems, seed=1_000_000 * config.seed + step)
+            sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step)
+            own = ranks.share(config.problems)  # tried by this rank, each attempt with the seed that it has on any
+            at_own = replace(sampling, seed=sampling.seed + own.start * config.group_size)
+            completions = sample(engine, self.task, problems[own], at_own, config.group_size)
+            sampled = time.perf_counter()
+            attempts = ranks.gathered(judge(tokenizer, self.task, problems[own], completions))
+            groups = in_groups(attempts, config.group_size)
+            verified = time.perf_counter()
+            reward, forward_tokens = fmean(a.verdict.outcome for g in groups for a in g), num_forward(groups)
+            groups, again_tokens = self.again(groups, sampling)
+            credits, extra_tokens = self.credit(groups, sampling)
+            credited = time.perf_counter()
+            items = [
+                to_item(tokenizer, a, credit, config.average)
+                for group, given in zip(groups, credits, strict=True)
+                for a, credit in zip(group, given, strict=True)
+                if not leave_out or any(any(line) for line in given)
+            ] or [to_item(tokenizer, groups[0][0], credits[0][0])]
+            items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
+            row = measures(groups, credits) | {
+                "reward": reward,  # of attempts from the start
+                "forward_tokens": forward_tokens + again_tokens + extra_tokens,
+                "seconds/sampling": sampled - start,
+                "seconds/verifying": verified - sampled,
+                "seconds/crediting": credited - verified,
+            }
+            yield replace(to_batch(items, tokenizer, {"step": step + 1}), measures=row)
+
+    def again(self, groups: Groups, sampling: Sampling) -> tuple[Groups, int]:
+        """Each group and, from the last right line of its wrong attempts, further goes at the rest; how many tokens
+        went through the model for them. What is tried is thus what the model does not do yet, not what it can."""
+        copies, tokenizer = self.config.again, self.engine.tokenizer
+        wrong = [(i, a) for i, g in enumerate(groups) for a in g if a.verdict.first_error is not None]
+        begun = [(a, starts_of_lines(tokenizer, a)[reached(a)]) for _, a in wrong]
+        more = resume(self.engine, self.task, begun, replace(sampling, seed=sampling.seed + 500_000), copies)
+        longer = [list(group) for group in groups]
+        for j, (i, _) in enumerate(wrong):
+            longer[i] += more[j * copies : (j + 1) * copies]
+        once = sum(len(a.completion.prompt_ids) + start for a, start in begun)
+        tails = sum(len(a.completion.ids) - begun[j // copies][1] for j, a in enumerate(more))
+        return longer, once + tails
+
+    def credit(self, groups: Groups, sampling: Sampling) -> tuple[list[list[list[float]]], int]:
+        """credits[group][attempt][line], and how many tokens more went through the model for them."""
+        if self.assign:
+            return [self.assign(group) for group in groups], 0
+        if self.config.credit == "value":
+            values = value(self.model, self.engine.tokenizer, groups)
+            extra = sum(len(a.completion.prompt_ids) + len(a.completion.ids) for g in groups for a in g)
+        else:
+            more = replace(sampling, seed=sampling.seed + 500_000)
+            values, extra = monte_carlo(self.engine, self.task, groups, more, self.config.continuations)
+        return [potential(g, v, self.config.lam) for g, v in zip(groups, values, strict=True)], extra
+
+    def evaluate(self, origin: Transformer) -> dict[str, float]:
+        """pass@1 and pass@k on dev problems, always the same; kl: nats a token from `origin`, on these samples."""
+        config, tokenizer, start = self.config, self.engine.tokenizer, time.perf_counter()
+        self.engine.load(self.model)
+        problems = draw(self.task, "dev", config.eval_n, config.seed)
+        sampling = Sampling(max_new_tokens=config.max_new_tokens)
+        attempts = attempt(self.engine, self.task, problems, sampling, config.eval_k)
+        groups = in_groups(attempts, config.eval_k)
+        row = {f"pass@{k}": pass_at(k, groups) for k in sorted({1, config.eval_k})}
+        row |= shares(lucky_rate=lucky(attempts))
+        moved = num_tokens = 0.0
+        for i in range(0, len(attempts), 128):
+            batch = to_batch([to_item(tokenizer, a, [0.0]) for a in attempts[i : i + 128]], tokenizer)
+            with torch.no_grad():
+                moved += float((batch.streams["old_logp"] * batch.weights - log_probs(origin, batch)).sum())
+            num_tokens += float(batch.weights.sum())
+        return row | {"kl": moved / num_tokens, "seconds": time.perf_counter() - start}
+
+    def show(self) -> Groups:
+        """Try some dev problems before practice, where there is most to correct, and keep the attempts for the report:
+        what each line earns when all is given to the outcome, and when credit goes line by line."""
+        problems, size = draw(self.task, "dev", NUM_SHOWN, self.config.seed), self.config.eval_k
+        sampling = Sampling(max_new_tokens=self.config.max_new_tokens)
+        return in_groups(attempt(self.engine, self.task, problems, sampling, size), size)
+
+    def hindrance(self, groups: Groups) -> str:
+        """Why practice would be burnt time, or "". Where these attempts cannot be told from one another, 64 at each of
+        eight problems decide."""
+        assign = self.assign or ASSIGNERS["outcome"]
+        if any(any(line) for group in groups for line in assign(group)):
+            return ""
+        problems = draw(self.task, "dev", 8, self.config.seed + 1)
+        sampling = Sampling(max_new_tokens=self.config.max_new_tokens)
+        more = in_groups(attempt(self.engine, self.task, problems, sampling, 64), 64)
+        if any(any(line) for group in more for line in assign(group)):
+            return ""
+        if more[0][0].verdict.outcome >= 1:
+            return "nothing to learn: every attempt is right; choose harder problems"
+        return "not viable yet: pass@64 is 0; go on with sft, or choose easier problems"
 
 
-def to_replay(item: Item) -> Item:
-    zero = [0.0] * len(item.ids)
-    return Item(item.ids, item.mask, {"adv": zero, "old_logp": zero, "ce_weight": item.mask})
-
-
-def measures(groups: list[list[Attempt]]) -> dict[str, float]:
-    """What a step's attempts were like."""
-    attempts = [a for group in groups for a in group]
-    sampled = [p for a in attempts for p, m in zip(a.completion.log_probs, a.completion.mask, strict=True) if m]
-    even = sum(len({a.verdict.outcome for a in group}) == 1 for group in groups)
-    return {
-        "reward": sum(a.verdict.outcome for a in attempts) / len(attempts),
-        "frac_reward_zero_std": even / len(groups),
-        "entropy": -sum(sampled) / len(sampled),  # nats a token, estimated on the samples
-        "completions/mean_length": len(sampled) / len(attempts),
-        "stopped": sum(a.completion.stop == "end" for a in attempts) / len(attempts),
-    }
-
-
-def practice(config: Config, engine: Engine, reload: Callable[[], None], first: int) -> Iterator[Batch]:
-    """An update's batch at a time, sampled from the model as it is then; each a function of (seed, step, weights)."""
-    tokenizer, assign = engine.tokenizer, ASSIGNERS[config.credit]
-    replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=config.replay_tokens)
-    for step in range(first, config.steps):
-        reload()
-        problems = draw(PRACTICE, "train", config.problems, seed=1_000_000 * config.seed + step)
-        sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step)
-        attempts = attempt(engine, PRACTICE, problems, sampling, copies=config.group_size)
-        groups = [attempts[i : i + config.group_size] for i in range(0, len(attempts), config.group_size)]
-        items = [
-            to_item(tokenizer, a, credit) for group in groups for a, credit in zip(group, assign(group), strict=True)
-        ]
-        items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
-        longest = -(-max(item.num_positions for item in items) // 32) * 32  # few shapes: see losses.learned
-        batch = collate([[i] for i in items], longest, tokenizer.end_of_text, packed=False, cursor={"step": step + 1})
-        yield replace(batch, measures=measures(groups))
-
-
-def show(run: Run, config: Config, engine: Engine) -> None:
-    """Keep some groups of attempts at dev problems for the report: what each line earned, under both assigners."""
-    problems = draw(PRACTICE, "dev", 32, config.seed)
-    attempts = attempt(engine, PRACTICE, problems, Sampling(max_new_tokens=config.max_new_tokens), config.group_size)
+def rows_of(groups: Groups) -> list[dict[str, Any]]:
+    """rollouts.jsonl: attempts with what outcome and step credit would give them."""
     rows = []
-    for i in range(0, len(attempts), config.group_size):
-        group = attempts[i : i + config.group_size]
-        credits = {name: assign(group) for name, assign in ASSIGNERS.items()}
+    for group in groups:
+        by_outcome, by_step = ASSIGNERS["outcome"](group), ASSIGNERS["first_error"](group)
         for j, a in enumerate(group):
-            lines = zip(lines_of(a.transcript), a.verdict.steps, credits["first_error"][j], strict=False)
+            lines = zip(lines_of(a.transcript), a.verdict.steps, by_step[j], strict=False)
             rows.append(
                 {
                     "prompt": a.problem.prompt,
                     "answer": a.problem.answer,
                     "outcome": a.verdict.outcome,
-                    "outcome_credit": credits["outcome"][j][0],
+                    "feedback": a.verdict.feedback,
+                    "outcome_credit": by_outcome[j][0],
                     "steps": [{"text": text, "ok": ok, "credit": credit} for text, ok, credit in lines],
                 }
             )
-    write_jsonl(run.path("rollouts.jsonl"), rows)
+    return rows
 
 
-def main(config: Config) -> dict[str, Any]:
+def check(name: str, task: Task) -> None:
+    """Refuse a task whose verifier turns its own gold answer down, or judges another number of lines than it has."""
+    problem = draw(task, "train", 1, seed=0)[0]
+    gold = problem.messages[1:]
+    verdict = task.verify(problem, gold)
+    judged = isinstance(verdict, Verdict) and len(verdict.steps) in (0, len(lines_of(gold)))
+    if not judged or verdict.outcome != 1 or verdict.first_error is not None:
+        raise UserError(f"task {name}: its own gold answer gets {verdict}; mend `verify` or `sample`")
+
+
+def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
+    """`assign` is for labs: credit by a function that has no name here."""
+    known = [*ASSIGNERS, *POTENTIALS]
+    if not assign and config.credit not in known:
+        raise UserError(
+            f"credit must be one of {', '.join(known)}{closest(config.credit, known)}; got {config.credit!r}"
+        )
+    if config.again and not assign and config.credit != "first_error":
+        raise UserError(f"credit {config.credit} compares whole attempts; give --again 0 and a group_size of some")
+    task = task_named(config.task)
+    check(config.task, task)
     start = exchange.checkpoint_of(config.start)
     run = Run.open(config.out, "rl", config)
     if not run.done:
-        dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
-        device = set_up(config.threads, dtype)
-        model, tokenizer = exchange.load(start, DTYPES[dtype])
-        engine = Engine(model, tokenizer, slots=128)
-        plan = QUICKSTART
-        optimizer = Optimizer(
-            model, plan.matrix_lr * config.lr_scale, plan.embed_lr * config.lr_scale, plan.norm_lr * config.lr_scale
-        )
+        practise(run, config, start, task, assign or ASSIGNERS.get(config.credit))
+    return {name: run.meta[name] for name in ("seconds", "tokens", "rollouts", "hindrance")}
 
-        def batches(cursor: dict[str, Any]) -> Iterator[Batch]:
-            return practice(config, engine, lambda: engine.load(model), cursor.get("step", 0))
 
-        if not run.path("rollouts.jsonl").exists():
-            show(run, config, engine)  # before practice, where there is most to correct
-        end = train(
-            run,
-            model,
-            optimizer,
-            batches,
-            policy,
-            schedule=lambda done: warm_stay_decay(done, warmup=0.05, decay=0.5),
-            num_steps=config.steps,
-            save_seconds=config.save_seconds,
-            label="rl",
-        )
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-        graduate(run, model, tokenizer, config.exam_n)
-        run.finish(
-            seconds=end.seconds,
-            tokens=end.tokens,
-            flops=end.tokens
-            * flops_per_token(model.config, config.max_new_tokens)
-            * 4
-            // 3,  # sampled, then trained on
-            device=device.name,
-            threads=device.threads,
-            dtype=dtype,
-            credit=config.credit,
-            rollouts=config.steps * config.problems * config.group_size,
-        )
-    return {name: run.meta[name] for name in ("seconds", "tokens", "rollouts")}
+def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner | None) -> None:
+    dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
+    device = set_up(config.threads, dtype)
+    model, tokenizer = exchange.load(start, DTYPES[dtype])
+    origin, _ = exchange.load(start, DTYPES[dtype])
+    practice = Practice(config, task, model, Engine(model, tokenizer, slots=128), assign)
+
+    def look() -> tuple[str, float]:
+        began = time.perf_counter()
+        groups = practice.show()
+        write_jsonl(run.path("rollouts.jsonl"), rows_of(groups))
+        return practice.hindrance(groups), time.perf_counter() - began
+
+    hindrance, look_seconds = run.settle("look", look)
+    if hindrance:
+        print(f"rl: {hindrance}", file=sys.stderr)
+    plan = QUICKSTART
+    matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
+    end = train(
+        run,
+        model,
+        Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=config.optimizer == "muon"),
+        lambda cursor: practice.batches(config.steps if hindrance else cursor.get("step", 0)),
+        partial(policy, clip=config.clip),
+        schedule=lambda done: warm_stay_decay(done, warmup=0.05, decay=config.decay),
+        num_steps=config.steps,
+        save_seconds=config.save_seconds,
+        evaluate=lambda: practice.evaluate(origin),
+        eval_every=config.eval_every,
+        label="rl",
+    )
+    ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
+    ranks.first(lambda: graduate(run, model, tokenizer, config.exam_n))
+    rows = ranks.first(lambda: [] if hindrance else read_jsonl(run.path("metrics.jsonl")))
+    updates = [row for row in rows if "rollouts" in row]
+    total = {k: sum(row[k] for row in updates) for k in ("rollouts", "sampled_tokens", "forward_tokens")}
+    parts = {k: sum(row[f"seconds/{k}"] for row in updates) for k in ("sampling", "verifying", "crediting")}
+    parts["evaluating"] = sum(row["dev"]["seconds"] for row in rows if "dev" in row)
+    per_token = flops_per_token(model.config, config.max_new_tokens)
+    run.finish(
+        seconds=end.seconds + look_seconds,
+        seconds_of=parts | {"training": end.seconds - sum(parts.values())},
+        tokens=end.tokens,
+        flops=end.tokens * per_token + total["forward_tokens"] * per_token // 3,
+        device=device.name,
+        threads=device.threads,
+        dtype=dtype,
+        credit=config.credit,
+        hindrance=hindrance,
+        **total,
+    )

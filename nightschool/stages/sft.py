@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nightschool import ranks
 from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
-from nightschool.model import exchange
+from nightschool.model import exchange, lora
 from nightschool.model.transformer import ModelConfig
-from nightschool.runs import Costs, Run, read_json
-from nightschool.stages.corpus import splits
+from nightschool.runs import Costs, Run
+from nightschool.stages.corpus import check, splits
 from nightschool.tasks.exam import graduate
 from nightschool.train.course import bits_per_byte, course, held_out
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
@@ -34,17 +35,19 @@ class Config:
     eval_every: int = 250  # with a corpus: steps between measurements of held-out bits per byte; 0 = the end alone
     eval_bytes: int = 500_000  # of held-out conversations
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
-    lr_scale: float = 1.0  # of pretraining's learning rates
+    lr_scale: float = 1.0  # of pretraining's learning rates, or of LoRA's
+    lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
-    save_seconds: float = 30.0  # between saved states; 0 = after every step
+    save_seconds: float = 600.0  # between saved states; 0 = after every step
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "tokens", "eval_bytes")
-        at_least(self, 0, "eval_every", "world_share", "exam_n", "minutes", "lr_scale", "threads", "save_seconds")
+        at_least(self, 0, "eval_every", "world_share", "exam_n", "minutes", "lr_scale", "lora_rank", "threads")
+        at_least(self, 0, "save_seconds")
         if self.world_share >= 1:
             raise UserError(f"world_share must be below 1; got {self.world_share}; without --corpus all is the town's")
 
@@ -60,6 +63,7 @@ def plan_of(model: ModelConfig, tokens: int) -> tuple[Plan, int]:
 
 def main(config: Config) -> dict[str, Any]:
     start = exchange.checkpoint_of(config.start)
+    check(config.corpus)
     run = Run.open(config.out, "sft", config)
     if not run.done:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
@@ -71,6 +75,9 @@ def main(config: Config) -> dict[str, Any]:
             tokens = int(EPOCHS * corpus["train"].num_tokens / (1 - config.world_share))
         plan, row_length = plan_of(model.config, tokens)
         dev = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
+        if config.lora_rank:
+            lora.add(model, config.lora_rank, seed=config.seed)
+            plan = replace(plan, embed_lr=lora.LEARNING_RATE)
         end = course(
             run,
             model,
@@ -88,10 +95,11 @@ def main(config: Config) -> dict[str, Any]:
             evaluate=lambda: {"bits_per_byte": bits_per_byte(model, dev)},
             eval_every=config.eval_every if corpus else 0,
         )
-        exchange.save(run.path("checkpoint"), model, tokenizer, CARD_CORPUS if corpus else CARD)
-        knows_town = not corpus or config.world_share > 0
+        card = CARD_CORPUS if corpus else CARD
+        ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, card))
         scores = {"bits_per_byte": bits_per_byte(model, dev)} if corpus else {}
-        graduate(run, model, tokenizer, config.exam_n if knows_town else 0, **scores)
+        exam_n = 0 if corpus and not config.world_share else config.exam_n  # of a town that it has never heard of
+        ranks.first(lambda: graduate(run, model, tokenizer, exam_n, **scores))
         run.finish(
             seconds=end.seconds,
             tokens=end.tokens,
@@ -101,7 +109,6 @@ def main(config: Config) -> dict[str, Any]:
             dtype=dtype,
             loss=end.loss,
             refused=end.refused,
+            **scores,
         )
-    scores = read_json(run.path("scores.json")) if config.corpus else {}
-    headline = {name: run.meta[name] for name in ("seconds", "tokens", "loss")}
-    return headline | {name: scores[name] for name in scores if name == "bits_per_byte"}
+    return {name: run.meta[name] for name in ("seconds", "tokens", "loss", "bits_per_byte") if name in run.meta}

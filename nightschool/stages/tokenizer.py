@@ -96,6 +96,7 @@ def bytes_per_token(made: Tokenizer, text: str) -> float:
 
 
 def main(config: Config) -> dict[str, Any]:
+    sources.check(config.corpus)
     run = Run.open(config.out, "tokenizer", config)
     if not run.done:
         facts: dict[str, Any] = {}

@@ -75,6 +75,6 @@ def off_template(engine: Engine) -> list[dict[str, str]]:
 def bits_per_byte(model: Transformer, tokenizer: Tokenizer, split: Split, documents: int = 200) -> float:
     """Bits the model needs per byte of raw prose of a split's own towns; comparable across tokenizers."""
     rng = random.Random(f"prose {split}")
-    T = model.config.max_position_embeddings
+    T = min(model.config.max_position_embeddings, 512)
     items = encode(tokenizer, [prose(rng, split) for _ in range(documents)], row_length=T)
     return course.bits_per_byte(model, course.in_batches(items, tokenizer, T))

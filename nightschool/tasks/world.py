@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from nightschool.config import UserError
 from nightschool.tasks.task import Task
 from nightschool.world.arithmetic import arithmetic
 from nightschool.world.letters import letter_count
@@ -47,10 +48,13 @@ PROBES: dict[str, Task] = {
 
 
 def draw(task: Task, split: Split, n: int, seed: int) -> list[Problem]:
-    """n problems of a split, no two with the same key and question; the same for the same seed."""
+    """n problems of a split, no two with the same key and question; the same for the same seed. UserError where a
+    task seems to have fewer."""
     rng = random.Random(f"{split} {seed}")
     problems: dict[str, Problem] = {}
-    while len(problems) < n:
+    for _ in range(100 * n):
         problem = task.sample(rng, split)
         problems.setdefault(f"{problem.key} {problem.question}", problem)
-    return list(problems.values())
+        if len(problems) == n:
+            return list(problems.values())
+    raise UserError(f"the task has only {len(problems)} different {split} problems, and {n} are asked for")

@@ -1,10 +1,10 @@
-"""The only chat format: messages -> (ids, loss mask), and an assistant's text -> message.
+"""The only door to chat: messages -> (ids, loss mask), and an assistant's text -> message.
 
 One jinja template (ChatML, calls as Hermes JSON) lies beside this file and ships with every checkpoint, where
 transformers' apply_chat_template renders it to the same ids. Special tokens come from the template alone: it
 is rendered once for each shape of conversation, with slots where the words go, and split at its special
-tokens; the words are filled in afterwards and encoded as plain text. But: no images, no parameters of tools,
-only their names.
+tokens; the words are filled in afterwards and encoded as plain text. A model that was taken in keeps its own template
+(template.py). But: no images, no parameters of tools, only their names.
 Sources: OpenAI's ChatML; NousResearch's Hermes function calling; transformers' {% generation %} tag.
 """
 
@@ -15,36 +15,21 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from itertools import count
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from jinja2 import Template, nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template
 
 from nightschool.config import UserError
+from nightschool.text import template as foreign
 from nightschool.text.document import Message, Role
-from nightschool.text.tokenizer import CALL_END, CALL_START, SPECIAL, TURN_END, Tokenizer
+from nightschool.text.template import Conversation, Generation, Rendered, environment
+from nightschool.text.tokenizer import CALL_END, CALL_START, SPECIAL, TEMPLATE, Tokenizer
 
-TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 TRAINED, UNTRAINED = "\ue000", "\ue001"  # private-use characters around what the assistant says
 SLOT = "\ue002{}\ue003"
 
-Conversation = tuple[Sequence[Message], Sequence[str]]  # messages, names of the tools announced
-Rendered = tuple[list[int], list[int]]  # ids; mask, 1 = trained on
 
-
-class Generation(Extension):
-    """{% generation %} ... {% endgeneration %} marks what the assistant says."""
-
-    tags = {"generation"}  # noqa: RUF012 (jinja's own contract)
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
-
+class Marked(Generation):
     def mark(self, caller: Callable[[], str]) -> str:
         return TRAINED + caller() + UNTRAINED
 
@@ -61,9 +46,7 @@ class Piece(NamedTuple):
 
 @cache
 def template() -> Template:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation])
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return environment(Marked).from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=4096)
@@ -112,6 +95,8 @@ def fill(messages: Sequence[Message], tools: Sequence[str], generate: bool) -> l
 
 def render_many(tokenizer: Tokenizer, conversations: Sequence[Conversation], generate: bool = False) -> list[Rendered]:
     """render() of each conversation, encoded together: some times faster."""
+    if tokenizer.template:
+        return [foreign.render(tokenizer, messages, tools, generate) for messages, tools in conversations]
     filled = [fill(messages, tools, generate) for messages, tools in conversations]
     texts = {text for pieces in filled for p in pieces for text in (p.head, p.head + p.body)}
     ids_of = dict(zip(texts, tokenizer.encode_many(list(texts)), strict=True))
@@ -134,9 +119,16 @@ def render(
 ) -> Rendered:
     """Messages -> ids and mask, both (T,). The mask is 1 on the assistant's words, calls and <|im_end|>.
 
-    With `generate` the ids end where the assistant's next turn begins.
+    With `generate` the ids end where the assistant's next turn begins, and a template not ours marks nothing.
     """
     return render_many(tokenizer, [(messages, tools)], generate)[0]
+
+
+def lessons(tokenizer: Tokenizer, conversations: Sequence[Conversation]) -> list[list[Rendered]]:
+    """What there is to learn from each conversation: with our template it, rendered; with another's sometimes more."""
+    if tokenizer.template:
+        return [foreign.lessons(tokenizer, messages, tools) for messages, tools in conversations]
+    return [[rendered] for rendered in render_many(tokenizer, conversations)]
 
 
 def texts(messages: Sequence[Message], tools: Sequence[str] = ()) -> list[str]:
@@ -144,13 +136,24 @@ def texts(messages: Sequence[Message], tools: Sequence[str] = ()) -> list[str]:
     return [piece.head + piece.body for piece in fill(messages, tools, generate=False)]
 
 
+def resume(tokenizer: Tokenizer, observations: Sequence[Message]) -> list[int]:
+    """The ids after an assistant's turn that ended in calls: what the tools said, and where his next turn begins."""
+    if tokenizer.template:
+        return foreign.resume(tokenizer, observations)
+    return tokenizer.encode("\n") + render(tokenizer, observations, generate=True)[0]
+
+
+def said(tokenizer: Tokenizer, ids: Sequence[int]) -> Message:
+    """An assistant's turn as it was sampled -> its message."""
+    return parse(tokenizer.decode(ids[:-1] if ids and ids[-1] == tokenizer.turn_end else ids))
+
+
 def parse(text: str) -> Message:
-    """What an assistant said, special tokens spelled out -> its message.
+    """What an assistant said, tags spelled out -> its message.
 
     'So <tool_call>{"name": "lookup", "arguments": {}}</tool_call>' -> content "So ", one call. Where a call
     is not whole, well-formed JSON with a name and arguments, all of the text stays content.
     """
-    text = text.removesuffix(TURN_END)
     content, *parts = text.split(CALL_START)
     calls = []
     for part in parts:
@@ -159,7 +162,7 @@ def parse(text: str) -> Message:
             calls.append(call_from(json.loads(body)))
         except (ValueError, RecursionError):
             return Message("assistant", text)
-        if not end or after:
+        if not end or after.strip():
             return Message("assistant", text)
     return Message("assistant", content, tuple(calls))
 

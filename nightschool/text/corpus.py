@@ -35,17 +35,17 @@ def encode(
         if document.info == "none" and not control:
             raise UserError(f"{document.id} has info 'none': words with nothing behind them are for control arms")
     conversations = [(d.messages, d.tools) for d in documents if d.messages]
-    rendered = iter(chat.render_many(tokenizer, conversations))
+    lessons = iter(chat.lessons(tokenizer, conversations))
     parts = [document.pieces or ((document.text, True),) for document in documents if not document.messages]
     encoded = iter(tokenizer.encode_many([part for pieces in parts for part, _ in pieces]))
     texts = iter(parts)
     items = []
     for document in documents:
         if document.messages:
-            ids, mask = next(rendered)
             # Of a dream all is learned, from a teacher's distribution (train/losses.py distil): no token of it is true.
-            dreamt = [1] * len(ids)
-            items.append(Item(ids, dreamt, {"dream": dreamt}) if document.kind == "dream" else Item(ids, mask))
+            for ids, mask in next(lessons):
+                dreamt = [1] * len(ids)
+                items.append(Item(ids, dreamt, {"dream": dreamt}) if document.kind == "dream" else Item(ids, mask))
             continue
         ids, mask = list[int](), list[int]()
         for _, learned in next(texts):

@@ -12,7 +12,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -50,6 +50,13 @@ class Batch:
     num_cropped: int = 0  # tokens cut from sequences longer than a row
     cursor: dict[str, Any] = field(default_factory=dict)  # JSON: where the data goes on after this batch
     measures: dict[str, float] = field(default_factory=dict)  # how it was made, for metrics.jsonl
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch, its tensors on `device`."""
+        docs = None if self.docs is None else self.docs.to(device)
+        streams = {name: stream.to(device) for name, stream in self.streams.items()}
+        parts = {name: getattr(self, name).to(device) for name in ("ids", "targets", "weights")}
+        return replace(self, **parts, docs=docs, streams=streams)
 
 
 def trim(item: Sequence[Any], row_length: int) -> Item:

@@ -114,10 +114,12 @@ class Corpus:
 
     def chunk(self, i: int, seed: int, num_tokens: float, row_length: int) -> list[Item]:
         """The i-th chunk of about num_tokens tokens of an endless shuffled stream."""
-        size = max(1, round(num_tokens * self.num_documents / self.num_tokens))
-        epoch, part = divmod(i, -(-self.num_documents // size))
-        order = permutation(self.num_documents, seed, epoch)
-        return self.items(order[part * size : (part + 1) * size], row_length)
+        n = self.num_documents
+        size = max(1, round(num_tokens * n / self.num_tokens))
+        a, b = i * size, (i + 1) * size
+        epochs = range(a // n, (b - 1) // n + 1)
+        numbers = [permutation(n, seed, e)[max(a - e * n, 0) : b - e * n] for e in epochs]
+        return self.items(np.concatenate(numbers), row_length)
 
 
 @lru_cache(maxsize=4)

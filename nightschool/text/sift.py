@@ -5,7 +5,8 @@ words; banded, texts that share about three quarters or more are taken for one (
 hashes in 14 bands). What was seen is kept in a Bloom filter, of fixed size whatever the corpus, which can be filled
 again from the bands' keys alone. Contamination is any run of 13 words in common with an exam (GPT-3's length). By hand
 because the library for it keeps every signature in Python dictionaries and brings scipy. But: which document another
-is like isn't known; a script without spaces is compared by its characters; shorter exam texts go unseen, and counted.
+is like isn't known; shorter exam texts go unseen, and counted; with 512 MB the filter takes one in 230 of ten million
+texts for known that are not.
 Sources: Broder 1997; LSHBloom (2411.04257); FineWeb (2406.17557); GPT-3, appendix C (2005.14165).
 """
 

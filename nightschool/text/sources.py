@@ -66,8 +66,13 @@ def files_of(sources: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+def check(sources: Sequence[str]) -> None:
+    """files_of() without the hub: UserError before anything is fetched or written."""
+    files_of([source for source in sources if not source.startswith(hub.PREFIX)])
+
+
 def kind_of(path: Path) -> str:
-    """ "a.jsonl.gz" -> ".jsonl" """
+    """a.jsonl.gz -> .jsonl"""
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
@@ -161,9 +166,16 @@ class Page(HTMLParser):
         if tag in BLOCKS:
             self.words.append("\n")
 
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        if tag in BLOCKS:  # <br/>, one line
+            self.words.append("\n")
+
     def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.words.append(data if self.kept else " ".join(f".{data}.".split())[1:-1])
+        if not self.kept:
+            data = " ".join(f".{data}.".split())[1:-1]  # any white space is one space, at both ends too
+            data = data.lstrip() if self.words[-1:] == ["\n"] else data
+        if data and not self.hidden:
+            self.words.append(data)
 
 
 def words_of_page(html: str) -> str:

@@ -2,7 +2,8 @@
 
 Special tokens hold the last ids. They are never found in text: a user who types "<|im_end|>" gets the bytes
 he typed, and only chat.py and the corpus place special ids. No normalizer: decode(encode(text)) is text, byte
-for byte. But: no merging of a foreign vocabulary, no special tokens beyond SPECIAL.
+for byte. The tokenizer of a model that was taken in keeps its own files, special tokens and chat template. But: of
+those, byte-level BPE only.
 Sources: Sennrich 2016 (1508.07909); GPT-2's byte alphabet; the split pattern of Qwen2's tokenizer.json.
 """
 
@@ -16,16 +17,25 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from nightschool.config import UserError
-from nightschool.runs import write_json, write_text
+from nightschool.runs import read_json, write_json, write_text
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CALL_START, CALL_END = "<tool_call>", "</tool_call>"
 SPECIAL = (END_OF_TEXT, TURN_START, TURN_END, CALL_START, CALL_END)
+TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+CONFIG: dict[str, Any] = {  # tokenizer_config.json, as transformers' AutoTokenizer reads it
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": None,
+    "eos_token": TURN_END,
+    "pad_token": END_OF_TEXT,
+    "clean_up_tokenization_spaces": False,
+}
 SPLIT = (  # contractions | word with at most one sign before it | one digit | signs | line ends | spaces
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -40,16 +50,22 @@ def byte_alphabet() -> dict[str, int]:
 
 
 class Tokenizer:
-    """A trained vocabulary. `backend` is the `tokenizers` object that is saved, special tokens included."""
+    """A trained vocabulary. `backend` is the `tokenizers` object that is saved, special tokens included.
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    `config` is tokenizer_config.json, whose eos_token ends a turn and whose pad_token separates documents. `template`
+    is the chat template of a model that was taken in; "" = ours.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, config: dict[str, Any] = CONFIG, template: str = "") -> None:
         saved = json.loads(backend.to_str())
-        self.backend = backend
+        self.backend, self.config, self.template = backend, config, template
         self.special: dict[str, int] = {token["content"]: token["id"] for token in saved["added_tokens"]}
+        # Those that steer; the others are tags which a model may say, such as <think>.
+        self.control = {token["content"] for token in saved["added_tokens"] if token["special"]} | {config["eos_token"]}
         # Text is encoded by a copy that knows no special tokens, so it can't yield their ids.
-        self.plain = tokenizers.Tokenizer.from_str(json.dumps(saved | {"added_tokens": []}))
-        self.vocab_size: int = backend.get_vocab_size()
-        self.end_of_text, self.turn_end = self.special[END_OF_TEXT], self.special[TURN_END]
+        self.plain = tokenizers.Tokenizer.from_str(json.dumps(saved | {"added_tokens": [], "post_processor": None}))
+        self.vocab_size: int = 1 + max(backend.get_vocab().values())
+        self.end_of_text, self.turn_end = self.special[config["pad_token"]], self.special[config["eos_token"]]
 
     def encode(self, text: str) -> list[int]:
         return self.plain.encode(text, add_special_tokens=False).ids
@@ -91,28 +107,37 @@ class Tokenizer:
         """Write tokenizer.json and tokenizer_config.json, as transformers' AutoTokenizer reads them."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": None,
-            "eos_token": TURN_END,
-            "pad_token": END_OF_TEXT,
-            "clean_up_tokenization_spaces": False,
-        }
-        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "tokenizer_config.json", self.config)
 
     @staticmethod
     def load(folder: Path) -> Tokenizer:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise UserError(f"no tokenizer.json in {folder}; name a folder that `nightschool tokenizer` wrote")
-        try:
-            backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises no narrower class
-            raise UserError(f"{path} is not a tokenizer ({error}); write it again or copy it anew") from error
-        missing = [token for token in SPECIAL if backend.token_to_id(token) is None]
+        backend, config, template = read(folder)
+        asked = [config.get("eos_token"), config.get("pad_token")] if template else SPECIAL
+        missing = [str(token) for token in asked if backend.token_to_id(str(token)) is None]
         if missing:
-            raise UserError(f"{path} lacks the special tokens {' '.join(missing)}; it is not one of ours")
-        return Tokenizer(backend)
+            mend = "take it in with `nightschool import` first" if template else "it is not one of ours"
+            raise UserError(f"{folder / 'tokenizer.json'} lacks the special tokens {' '.join(missing)}; {mend}")
+        return Tokenizer(backend, config, template)
+
+
+def read(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], str]:
+    """What lies in a folder: tokenizer.json, tokenizer_config.json, and the chat template, "" if it is ours."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"no tokenizer.json in {folder}; name a folder that `nightschool tokenizer` wrote")
+    try:
+        backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{path} is not a tokenizer ({error}); write it again or copy it anew") from error
+    path, jinja = folder / "tokenizer_config.json", folder / TEMPLATE.name
+    config = read_json(path) if path.is_file() else CONFIG
+    template = config.get("chat_template") or ""
+    if isinstance(template, list):  # several by name, as transformers 4 wrote them
+        template = next((each["template"] for each in template if each["name"] == "default"), "")
+    if jinja.is_file():
+        template = jinja.read_text(encoding="utf-8")
+    config = {name: value for name, value in config.items() if name not in ("chat_template", "auto_map")}
+    return backend, config, "" if template == TEMPLATE.read_text(encoding="utf-8") else template
 
 
 class Stream:

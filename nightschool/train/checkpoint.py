@@ -1,8 +1,8 @@
 """The state a killed run goes on from: state/step-000123/ with model, optimizer and counters.
 
 Written under a temporary name with its manifest (sizes and blake2b of the files) last, synced, then renamed:
-a folder that carries the name is whole unless the disk lied, and `latest` checks even that. No pickle. But:
-one process writes it all; sharded states have no place here yet.
+a folder that carries the name is whole unless the disk lied, and `latest` checks even that. No pickle. Only what is
+trained is kept: the rest is where the run began. But: one rank writes it all, however many there are.
 """
 
 from __future__ import annotations
@@ -81,9 +81,14 @@ def latest(root: Path) -> State | None:
     return None
 
 
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """What a state keeps of a model: all but what is frozen, which the stage loads anew."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
 def restore(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy saved parameters into a model. UserError if a name or a shape differs."""
-    parameters = dict(module.named_parameters())
+    """Copy saved parameters into a model's trained ones. UserError if a name or a shape differs."""
+    parameters = trained(module)
     ours, theirs = ({k: tuple(v.shape) for k, v in t.items()} for t in (parameters, tensors))
     for name in ours.keys() | theirs.keys():
         if ours.get(name) != theirs.get(name):

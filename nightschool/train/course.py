@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
+from nightschool import ranks
 from nightschool.model.transformer import Transformer
 from nightschool.runs import Run
 from nightschool.text.corpus import Mixture, Source
 from nightschool.text.packing import Batch, Item, batches, collate, pack, prefetch
-from nightschool.text.shards import Corpus
+from nightschool.text.shards import Corpus, permutation
 from nightschool.text.tokenizer import Tokenizer
+from nightschool.train.fit import prepare
 from nightschool.train.loop import LossFn, Position, backward, train
 from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
@@ -46,7 +48,7 @@ def course(
     warmup: float = 0.02,
     decay: float = 0.6,
     loss: LossFn = next_token,
-    save_seconds: float = 30.0,
+    save_seconds: float = 600.0,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,
 ) -> Position:
@@ -79,12 +81,13 @@ def course(
         )
 
     if minutes:
-        tokens = run.settle("tokens", lambda: int(60 * minutes * speed(model, stream({}, tokens))))
+        tokens = run.settle("tokens", lambda: int(60 * minutes * ranks.size() * speed(model, stream({}, tokens))))
     if corpus:
         caution(num_parameters(model.config), corpus.num_tokens, tokens * (1 - world_share))
     optimizer = Optimizer(
         model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay, dtype=model.dtype
     )
+    micro_tokens = prepare(model, loss, stream({}, tokens))
     return train(
         run,
         model,
@@ -93,6 +96,7 @@ def course(
         loss,
         schedule=lambda done: lr_scale * warm_stay_decay(done, warmup, decay),
         horizon_tokens=tokens,
+        micro_tokens=micro_tokens,
         save_seconds=save_seconds,
         evaluate=evaluate,
         eval_every=eval_every,
@@ -119,14 +123,14 @@ def caution(parameters: int, corpus_tokens: int, tokens: float) -> None:
         print(f"the corpus will be read {epochs:.1f} times; {mend}", file=sys.stderr)
     if parameters > corpus_tokens:
         what = f"{parameters:,} parameters for {corpus_tokens:,} tokens of text"
-        print(f"{what}: a smaller --depth would generalise better", file=sys.stderr)
+        print(f"{what}: it can learn them by heart; more text or a smaller model is better", file=sys.stderr)
 
 
 def held_out(corpus: Corpus, tokenizer: Tokenizer, num_bytes: int, row_length: int) -> list[Batch]:
     """About num_bytes of a dev split, as batches: whole documents, the same ones whatever the tokenizer."""
     items, found = list[Item](), 0
     lengths = torch.tensor(tokenizer.byte_lengths).numpy()
-    for i in range(corpus.num_documents):
+    for i in permutation(corpus.num_documents, 0, 0):
         if found >= num_bytes:
             break
         found += int(lengths[corpus.item(i).ids].sum())
@@ -143,5 +147,6 @@ def in_batches(items: Sequence[Item], tokenizer: Tokenizer, row_length: int, num
 @torch.no_grad()
 def bits_per_byte(model: Transformer, batches: Sequence[Batch]) -> float:
     """Bits that the model needs per byte of what is learned in these batches; comparable across tokenizers."""
-    nats = sum(float(next_token(model, batch)["loss"][0]) for batch in batches)
+    device = model.lm_head.weight.device
+    nats = sum(float(next_token(model, batch.to(device))["loss"][0]) for batch in batches)
     return nats / math.log(2) / sum(batch.num_bytes for batch in batches)

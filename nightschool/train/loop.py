@@ -4,7 +4,8 @@ A step is one batch: micro-batches forward and backward, one update. The loop sa
 before each evaluation, at the end, and when a signal asks it to stop; started again it goes on from the
 newest state, bit for bit on a CPU. Randomness is the caller's, a function of the cursor, so no generator's
 state is kept. A batch is asked for when its step begins and no sooner (prefetch is the caller's), so that RL
-can sample from the live model. But: one process.
+can sample from the live model. Each rank has all batches and takes its rows of them, so that another number of ranks
+goes on with the same data. But: a batch's positions are shared among ranks by rows, not by what they cost.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from nightschool import ranks
 from nightschool.config import Stopped, UserError
 from nightschool.runs import Run, progress
 from nightschool.text.packing import Batch
@@ -33,6 +35,8 @@ MAX_REFUSED = 10  # steps in a row without a finite loss and gradient
 
 
 class Optimizer(Protocol):
+    def expect(self) -> None: ...
+    def reduce(self) -> list[Tensor]: ...
     def step(self, lr_scale: float) -> None: ...
     def zero_grad(self) -> None: ...
     def state_dict(self) -> dict[str, Tensor]: ...
@@ -63,7 +67,7 @@ def train(
     num_steps: int | None = None,
     micro_tokens: int = 65_536,
     clip_norm: float = 1.0,
-    save_seconds: float = 30.0,
+    save_seconds: float = 600.0,
     keep: int = 2,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,
@@ -79,7 +83,7 @@ def train(
     """
     assert (horizon_tokens is None) != (num_steps is None), (horizon_tokens, num_steps)
     root, at = run.path("state"), Position()
-    if state := checkpoint.latest(root):
+    if state := ranks.first(lambda: checkpoint.latest(root)):
         checkpoint.restore(model, state.model())
         optimizer.load_state_dict(state.optimizer())
         at = Position(**state.info)
@@ -96,12 +100,17 @@ def train(
     def save() -> None:
         nonlocal saved_at, saved_step
         if saved_step != at.step:
-            tensors = dict(model.named_parameters()), optimizer.state_dict()
-            checkpoint.save(root, at.step, *tensors, asdict(at), keep)
+            tensors = checkpoint.trained(model), optimizer.state_dict()
+            ranks.first(lambda: checkpoint.save(root, at.step, *tensors, asdict(at), keep))
         saved_at, saved_step = time.perf_counter(), at.step
 
     with progress(label, 1.0) as show, held() as came:
-        while not came:
+        while True:
+            stop, late = ranks.any_rank(bool(came), time.perf_counter() - saved_at >= save_seconds)
+            if late:
+                save()
+            if stop:
+                break
             due = eval_every and at.step and at.step % eval_every == 0 and at.step not in evaluated
             if evaluate and due:  # also where a process was killed in the midst of it
                 save()
@@ -113,7 +122,7 @@ def train(
                 break
             num_tokens = batch.ids.numel()
             lr_scale = schedule(done(num_tokens / 2, 1 / 2))  # of the middle of the step: the first is not 0
-            row = update(model, optimizer, loss_fn, split(batch, micro_tokens), lr_scale, clip_norm)
+            row = update(model, optimizer, loss_fn, split(own_rows(batch), micro_tokens), lr_scale, clip_norm)
             at.step, at.tokens, at.cursor = at.step + 1, at.tokens + num_tokens, batch.cursor
             at.loss = row.get("loss", at.loss)
             refused_in_a_row = refused_in_a_row + 1 if "refused" in row else 0
@@ -131,25 +140,23 @@ def train(
             )
             if refused_in_a_row == MAX_REFUSED:
                 raise UserError(f"no finite loss and gradient in {MAX_REFUSED} steps in a row; lower the rates")
-            if now - saved_at >= save_seconds:
-                save()
             smooth_loss = at.loss if smooth_loss is None else 0.9 * smooth_loss + 0.1 * (at.loss or 0)
             rate = (at.tokens - tokens_before) / (now - started)
             show(min(done(), 1), f"loss {smooth_loss or 0:.3f}  {rate:,.0f} tokens/s")
         save()
-    if came:
-        raise Stopped(came[0])
+    if stop:
+        raise Stopped(came[0] if came else signal.SIGTERM)
     return at
 
 
 @contextmanager
 def held() -> Iterator[list[int]]:
     """Hold SIGINT and SIGTERM back while the block lasts; yields the list of those that came, for it to end by itself.
-    A second one, from a user who will not wait, raises Stopped at once."""
+    A second one raises Stopped at once, for a user who will not wait; under torchrun it is the first, passed on."""
     came: list[int] = []
 
     def hold(signum: int, frame: FrameType | None) -> None:
-        if came:
+        if came and ranks.size() == 1:
             raise Stopped(signum)
         came.append(signum)
 
@@ -164,48 +171,81 @@ def held() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
+def rows(batch: Batch, some: slice) -> Batch:
+    parts = {name: getattr(batch, name)[some] for name in ("ids", "targets", "weights")}
+    docs = None if batch.docs is None else batch.docs[some]
+    return replace(batch, **parts, docs=docs, streams={k: v[some] for k, v in batch.streams.items()})
+
+
+def own_rows(batch: Batch) -> Batch:
+    """This rank's share of a batch; if there are more ranks than rows, for some a row of which nothing counts."""
+    own = ranks.share(len(batch.ids))
+    if own.start < own.stop:
+        return rows(batch, own)
+    part = rows(batch, slice(1))
+    streams = {name: torch.zeros_like(values) for name, values in part.streams.items()}
+    return replace(part, weights=torch.zeros_like(part.weights), streams=streams)
+
+
 def split(batch: Batch, micro_tokens: int) -> list[Batch]:
     """A batch along its rows, into as few nearly equal parts of at most micro_tokens positions as will do."""
     B, T = batch.ids.shape
     num_parts = math.ceil(B / max(micro_tokens // T, 1))
     edges = [B * i // num_parts for i in range(num_parts + 1)]
-
-    def rows(a: int, b: int) -> Batch:
-        parts = {name: getattr(batch, name)[a:b] for name in ("ids", "targets", "weights")}
-        docs = None if batch.docs is None else batch.docs[a:b]
-        return replace(batch, **parts, docs=docs, streams={k: v[a:b] for k, v in batch.streams.items()})
-
-    return [batch] if num_parts == 1 else [rows(a, b) for a, b in pairwise(edges)]
+    return [batch] if num_parts == 1 else [rows(batch, slice(a, b)) for a, b in pairwise(edges)]
 
 
 def backward(
-    model: nn.Module, loss_fn: LossFn, micros: list[Batch], counts: dict[str, float] | None = None
-) -> dict[str, float]:
-    """Accumulate the gradient of each name's sum/count over all micro-batches, added up; return the means.
+    model: nn.Module,
+    loss_fn: LossFn,
+    micros: list[Batch],
+    counts: dict[str, float] | None = None,
+    last: Callable[[], None] = lambda: None,
+) -> dict[str, Tensor]:
+    """Accumulate over micro-batches the gradient of each name's sum / counts, added up; return (sum, count) by name.
 
-    The counts are whole only after the last micro-batch. So several are divided by the number of positions
-    at first, and the gradient is scaled at the end, if all names share one count; if they do not, the
-    micro-batches go through once more with the counts now known (raise micro_tokens to save that).
+    Without counts, a batch that is one micro-batch on one rank has its own; else the gradient is that of the plain
+    sums, and still to be divided. `last` is called before the last micro-batch's backward pass.
     """
-    num_positions = sum(micro.ids.numel() for micro in micros)
+    whole = len(micros) == 1 and ranks.size() == 1
+    device = next(model.parameters()).device
     totals: dict[str, Tensor] = {}
     for micro in micros:
-        losses = loss_fn(model, micro)
+        losses = loss_fn(model, micro.to(device))  # the one place where training's tokens go to the GPU
         terms = []
         for name, (total, count) in losses.items():
             own = count + (count == 0)  # nothing to learn is 0, not 0/0
-            terms.append(total / (counts[name] if counts else own if len(micros) == 1 else num_positions))
+            terms.append(total / (counts[name] if counts else own if whole else 1))
             totals[name] = totals.get(name, 0) + torch.stack((total.detach().double(), count.detach().double()))
+        if micro is micros[-1]:
+            last()
         torch.stack(terms).sum().backward()
-    found = {name: pair.tolist() for name, pair in totals.items()}
-    full = {name: count or 1.0 for name, (_, count) in found.items()}
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    if len(micros) > 1 and counts is None:
-        if len(set(full.values())) > 1:
-            torch._foreach_zero_(gradients)
-            return backward(model, loss_fn, micros, full)
-        torch._foreach_mul_(gradients, num_positions / next(iter(full.values())))
-    return {name: total / full[name] for name, (total, _) in found.items()}
+    return totals
+
+
+def mean_gradients(
+    model: nn.Module, optimizer: Optimizer, loss_fn: LossFn, micros: list[Batch]
+) -> tuple[dict[str, float], list[Tensor]]:
+    """Each name's sum/count over all micro-batches and ranks, and the gradient of their sum: this rank's share of it.
+
+    The counts are whole only when all is done. If all names share one count, the gradient is divided then; if they do
+    not, the micro-batches go through once more with the counts now known (raise micro_tokens to save that).
+    """
+    optimizer.zero_grad()
+    totals = backward(model, loss_fn, micros, last=optimizer.expect)
+    gradients = optimizer.reduce()
+    pairs = ranks.total(torch.stack(list(totals.values()))).tolist()
+    sums = dict(zip(totals, pairs, strict=True))
+    counts = {name: count or 1.0 for name, (_, count) in sums.items()}
+    if len(micros) > 1 or ranks.size() > 1:
+        different = {count for _, count in sums.values() if count}
+        if len(different) > 1:
+            optimizer.zero_grad()
+            backward(model, loss_fn, micros, counts, optimizer.expect)
+            gradients = optimizer.reduce()
+        else:
+            torch._foreach_div_(gradients, max(different, default=1.0))
+    return {name: total / counts[name] for name, (total, _) in sums.items()}, gradients
 
 
 def update(
@@ -216,17 +256,16 @@ def update(
     lr_scale: float,
     clip_norm: float,
 ) -> dict[str, Any]:
-    """One step -> its numbers for the log: loss and the parts of it, grad_norm (before it is clipped). A
-    loss or a
-    gradient that is not finite changes nothing: {"refused": True}."""
-    optimizer.zero_grad()
-    means = backward(model, loss_fn, micros)
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    """One step -> its numbers for the log: loss and the parts of it, grad_norm (before it is clipped). A loss or a
+    gradient that is not finite changes nothing: {"refused": True}. All ranks see the same numbers and do the same."""
+    means, gradients = mean_gradients(model, optimizer, loss_fn, micros)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if ranks.size() > 1:
+        norm = ranks.total(norm.square()).sqrt()
     row = {**means, "loss": sum(means.values()), "grad_norm": norm.item()}
     if not all(map(math.isfinite, row.values())):
         return {"refused": True}
     if clip_norm:
-        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+        torch._foreach_mul_(gradients, (clip_norm / (norm + 1e-6)).clamp(max=1.0))
     optimizer.step(lr_scale)
     return row

@@ -10,6 +10,7 @@ N tokens, C channels, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,10 +23,34 @@ if TYPE_CHECKING:
     from nightschool.model.transformer import Transformer
     from nightschool.text.packing import Batch
 
-CHUNK = 1024  # tokens whose logits exist at a time
+CHUNK = 1024  # tokens whose logits exist at a time: what a CPU's cache likes
+GPU_CHUNK = 8192  # what keeps a GPU busy: half a gigabyte of bfloat16 logits at a vocabulary of 32,768
 ROUND = 128  # learned tokens are filled up to a multiple of it
 
 Losses = dict[str, tuple[Tensor, Tensor]]
+
+
+def loss_and_gradient(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """logits (N, V), targets and weights (N,) -> sum of weights * -log p, float32; its gradient in logits' dtype."""
+    p = torch.softmax(logits.float(), dim=-1)
+    chosen = torch.arange(len(p), device=p.device), targets
+    p_chosen = p[chosen].clamp(min=torch.finfo(torch.float32).tiny)  # a finite loss where p is 0
+    p.mul_(weights[:, None])[chosen] = weights * (p_chosen - 1)
+    return -(weights @ p_chosen.log()), p.to(logits.dtype)
+
+
+def plain_loss_and_gradient(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The same as a formula without writes, which the compiler makes one kernel of."""
+    p = torch.softmax(logits.float(), dim=-1)
+    p_chosen = p.gather(1, targets[:, None]).squeeze(1).clamp(min=torch.finfo(torch.float32).tiny)
+    is_target = torch.arange(p.shape[1], device=p.device) == targets[:, None]
+    return -(weights * p_chosen.log()).sum(), ((p - is_target.float()) * weights[:, None]).to(logits.dtype)
+
+
+@cache
+def compiled() -> Callable[..., tuple[Tensor, Tensor]]:
+    """For a GPU, where a pass over the logits costs as much as the product that made them."""
+    return torch.compile(plain_loss_and_gradient)
 
 
 class CrossEntropy(Function):
@@ -35,15 +60,12 @@ class CrossEntropy(Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
-        for a in range(0, len(hidden), CHUNK):
-            h, w = hidden[a : a + CHUNK], weights[a : a + CHUNK]
-            p = torch.softmax((h @ weight.t()).float(), dim=-1)
-            chosen = torch.arange(len(h), device=h.device), targets[a : a + CHUNK]
-            p_chosen = p[chosen].clamp(min=torch.finfo(torch.float32).tiny)  # a finite loss where p is 0
-            total -= w @ p_chosen.log()
-            p.mul_(w[:, None])[chosen] = w * (p_chosen - 1)  # d loss / d logits
-            d_logits = p.to(h.dtype)
-            torch.mm(d_logits, weight, out=d_hidden[a : a + CHUNK])
+        size, from_logits = (GPU_CHUNK, compiled()) if hidden.is_cuda else (CHUNK, loss_and_gradient)
+        for a in range(0, len(hidden), size):
+            h = hidden[a : a + size]
+            loss, d_logits = from_logits(h @ weight.t(), targets[a : a + size], weights[a : a + size])
+            total += loss
+            torch.mm(d_logits, weight, out=d_hidden[a : a + size])
             d_weight += d_logits.t() @ h
         ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
         return total

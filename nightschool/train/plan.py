@@ -76,29 +76,35 @@ def plan(depth: int, tokens: int | None = None, vocab_size: int = 32_768, contex
     """Everything that follows from depth; `tokens` overrides the horizon. UserError for absurd values.
 
     The reference is depth 12 with 2^19 tokens a step, where nanochat tuned its rates. From there
-    - horizon D: 12 tokens for each weight that multiplies (nanochat; Chinchilla, 2203.15556, has 20);
+    - horizon D: 12 tokens for each weight that multiplies (nanochat's default, its own sweeps gave 10.5; Chinchilla,
+      2203.15556, has 20);
     - batch B ~ D^0.383 (2505.13738), a power of two, and small enough for about a thousand steps: 447 large
-      steps taught no retrieval where 1,700 small ones did (ours, one seed);
-    - rates ~ sqrt(B), AdamW's also ~ 1/sqrt(C) (nanochat; for Muon an assumption);
-    - weight decay ~ sqrt(B) / D, which averages weights over a fixed share of the run (2405.13698).
+      steps taught no retrieval where 1,700 small ones did (ours, one seed); but at least 8 C, below which Muon's
+      orthogonalisation (about 26 C FLOPs a weight and step) costs half as much as the products it follows;
+    - Muon's rate ~ B^(1/4). Those who measured disagree: sqrt(B) is nanochat's assumption, and Scion's law
+      B^0.62 D^-0.56 (2510.03871) falls with D where B ~ D^0.383. The fourth root lies between them, and at 2^11 tokens
+      a step gives 0.005, 0.04 bits per byte better than 0.02 (ours, depth 4, 140 steps of real text, one seed);
+    - AdamW's rates ~ 1/sqrt(C) (nanochat), whatever B: a third of that was 0.11 bits per byte worse there;
+    - weight decay ~ B / (rate D), which averages weights over a fixed share of the run (2405.13698); at most the 0.4
+      that nanochat's sweep gave its shallowest model, since nothing above has been tried.
     """
     model, reference = model_of_depth(depth, vocab_size, context), model_of_depth(12, vocab_size, context)
     horizon = 12 * num_matmul(model) if tokens is None else tokens
     if horizon < 1000 * context:
         raise UserError(f"tokens must be at least {1000 * context:,}, a thousand rows; got {horizon:,}")
     of_reference = horizon / (12 * num_matmul(reference))
-    batch = min(2**19 * of_reference**0.383, horizon / 1000)
-    batch = max(2 ** round(math.log2(batch)), context)
-    rates = math.sqrt(batch / 2**19)
+    batch = max(min(2**19 * of_reference**0.383, horizon / 1000), 8 * model.hidden_size, context)
+    batch = 2 ** round(math.log2(batch))
+    rates = (batch / 2**19) ** 0.25
     width = math.sqrt(768 / model.hidden_size)
     return Plan(
         model=model,
         horizon_tokens=horizon,
         batch_tokens=batch,
         matrix_lr=0.02 * rates,  # Muon's own default; nanochat
-        embed_lr=0.004 * rates * width,  # nanochat's for the head, where embeddings are not normal(0, 1)
-        norm_lr=0.004 * rates * width,
-        weight_decay=0.1 * rates / of_reference,
+        embed_lr=0.004 * width,  # nanochat's for the head, where embeddings are not normal(0, 1)
+        norm_lr=0.004 * width,
+        weight_decay=min(0.1 * (batch / 2**19) / (rates * of_reference), 0.4),
     )
 
 
@@ -117,8 +123,7 @@ def num_parameters(model: ModelConfig) -> int:
 
 
 def flops_per_token(model: ModelConfig, length: int) -> int:
-    """Forward and backward of one token in rows of `length`: 6 N_matmul + 12 L H D T (PaLM, 2204.02311, app.
-    B).
+    """Forward and backward of one token in rows of `length`: 6 N_matmul + 12 L H D T (PaLM, 2204.02311, app. B).
     The forward alone, as in generation, is a third."""
     width = model.num_attention_heads * model.head_dim
     return 6 * num_matmul(model) + 12 * model.num_hidden_layers * width * length

@@ -1,0 +1,54 @@
+"""Groups of attempts with their credit -> what the update takes. The prompt and what tools said have weight 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from nightschool.rl.credit import spread
+from nightschool.tasks.attempt import Attempt
+from nightschool.text.packing import Batch, Item, collate
+from nightschool.text.tokenizer import Tokenizer
+
+Average = Literal["credited", "token", "sequence"]
+Groups = list[list[Attempt]]
+
+
+def to_item(tokenizer: Tokenizer, attempt: Attempt, credit: Sequence[float], average: Average = "credited") -> Item:
+    """An attempt with its per-token streams. The prompt has weight 0."""
+    made, prompt = attempt.completion, [0.0] * len(attempt.completion.prompt_ids)
+    adv = spread(tokenizer, attempt, credit)
+    share = {
+        "credited": [float(a != 0) for a in adv],
+        "token": [1.0] * len(adv),
+        "sequence": [1 / max(sum(made.mask), 1)] * len(adv),
+    }[average]
+    return Item(
+        made.prompt_ids + made.ids,
+        prompt + [float(m) for m in made.mask],
+        {
+            "adv": prompt + adv,
+            "old_logp": prompt + made.log_probs,
+            "share": prompt + share,
+            "ce_weight": [0.0] * (len(prompt) + len(adv)),
+        },
+    )
+
+
+def to_replay(item: Item) -> Item:
+    zero = [0.0] * len(item.ids)
+    return Item(item.ids, item.mask, {"adv": zero, "old_logp": zero, "share": zero, "ce_weight": item.mask})
+
+
+def to_batch(items: Sequence[Item], tokenizer: Tokenizer, cursor: dict[str, Any] | None = None) -> Batch:
+    longest = -(-max(item.num_positions for item in items) // 32) * 32  # few shapes: see losses.learned
+    return collate([[item] for item in items], longest, tokenizer.end_of_text, packed=False, cursor=cursor)
+
+
+def num_forward(groups: Groups) -> int:
+    """Tokens that sampling computed: the prompt of a group once, and what was added to it."""
+    return sum(len(g[0].completion.prompt_ids) + sum(len(a.completion.ids) for a in g) for g in groups)
+
+
+def in_groups(attempts: Sequence[Attempt], size: int) -> Groups:
+    return [list(attempts[i : i + size]) for i in range(0, len(attempts), size)]

@@ -1,0 +1,208 @@
+"""The chat template of a model that was taken in: messages -> (ids, loss mask), as its other readers render them.
+
+The template is a stranger's program: jinja's sandbox runs it, and text is all that is taken from it. Its special tokens
+become ids. One that is spelled out in what people and tools say is broken by a mark while the template runs, so that it
+stays text; the assistant may say tags (<think>, <tool_call>), which are no control tokens.
+
+What is learned is found by rendering: a turn is what it adds to the prompt that asks for it, up to the token that ends
+it. A turn that the template writes otherwise once the talk has gone on (Qwen3 drops earlier thoughts) is not learned
+there, since the model never says it so, but in a lesson of its own that ends with it. But: templates that ask for the
+date get the same day always, or training could not be repeated; of tools they see the names; thoughts are part of the
+content; a template that never ends isn't stopped.
+Source: transformers' chat_template_utils.py, for what a template may call.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from nightschool.config import UserError
+from nightschool.text.document import Message
+from nightschool.text.tokenizer import Tokenizer, byte_alphabet, read
+
+DAY = date(2024, 7, 26)  # what Llama 3's template falls back to
+END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>")  # Qwen's, Llama 3's, Llama 2's
+PRIVATE = range(0xE000, 0xF900)  # characters for private use
+ASKED = (Message("user", "What is 12 + 30?"), Message("assistant", "12 + 30 = 42"))
+
+Conversation = tuple[Sequence[Message], Sequence[str]]  # messages, names of the tools announced
+Rendered = tuple[list[int], list[int]]  # ids; mask, 1 = trained on
+
+
+class Generation(Extension):
+    """{% generation %} ... {% endgeneration %} stands around what the assistant says."""
+
+    tags = {"generation"}  # noqa: RUF012 (jinja's own contract)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
+
+    def mark(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+def environment(generation: type[Extension]) -> ImmutableSandboxedEnvironment:
+    """What a chat template runs in."""
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[generation, "jinja2.ext.loopcontrols"]
+    )
+    made.filters["tojson"] = tojson
+    made.globals |= {"raise_exception": refuse, "strftime_now": DAY.strftime}
+    return made
+
+
+@lru_cache(maxsize=8)
+def compiled(template: str) -> Template:
+    return environment(Generation).from_string(template)
+
+
+@lru_cache(maxsize=64)
+def splitter(tokens: frozenset[str]) -> re.Pattern[str]:
+    """Finds any of the tokens, the longest where several begin."""
+    return re.compile("(" + "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) + ")")
+
+
+class Conversant:
+    """One conversation before its template."""
+
+    def __init__(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str]) -> None:
+        self.tokenizer = tokenizer
+        words = "".join(json.dumps([m.content, m.tool_calls], ensure_ascii=False) for m in messages)
+        self.mark = next(char for char in map(chr, PRIVATE) if char not in words)
+        self.records = [self.record(message) for message in messages]
+        empty = {"type": "object", "properties": {}}
+        functions = [{"name": tool, "description": "", "parameters": empty} for tool in tools]
+        self.tools = [{"type": "function", "function": function} for function in functions]
+
+    def record(self, message: Message) -> dict[str, Any]:
+        """A message as templates expect it, each special token that it must not say broken by the mark."""
+        record: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            record["tool_calls"] = [{"type": "function", "function": call} for call in message.tool_calls]
+        forbidden = frozenset(self.tokenizer.control if message.role == "assistant" else self.tokenizer.special)
+        text = json.dumps(record, ensure_ascii=False)
+        return json.loads(splitter(forbidden).sub(lambda found: found[0][0] + self.mark + found[0][1:], text))
+
+    def text(self, num_messages: int, generate: bool) -> str:
+        """What the template makes of the first messages, marks included."""
+        config = self.tokenizer.config
+        names = {
+            name: config[name] for name in ("bos_token", "eos_token", "pad_token", "unk_token") if config.get(name)
+        }
+        try:
+            return compiled(self.tokenizer.template).render(
+                messages=self.records[:num_messages],
+                tools=self.tools or None,
+                add_generation_prompt=generate,
+                **names,
+            )
+        except Exception as error:  # a stranger's program may raise anything
+            why = " ".join(str(error).split())
+            raise UserError(f"the model's chat template cannot render this conversation: {why}") from error
+
+    def turns(self) -> list[tuple[str, int, int]]:
+        """Each turn that can be learned: the text up to its end, and from where to where in it the model speaks."""
+        end_token, found = self.tokenizer.config["eos_token"], []
+        for i, record in enumerate(self.records):
+            if i and record["role"] == "assistant":
+                prompt, text = self.text(i, True), self.text(i + 1, False)
+                end = text.rfind(end_token) + len(end_token)
+                if len(prompt) < end and text.startswith(prompt):
+                    found.append((text[:end], len(prompt), end))
+        return found
+
+    def encode(self, text: str, learned: Sequence[tuple[int, int]] = ()) -> Rendered:
+        """A rendered text -> its ids and their mask. A token that lies across the begin of a turn is learned."""
+        ids: list[int] = []
+        mask: list[int] = []
+        at = 0
+        for part in splitter(frozenset(self.tokenizer.special)).split(text):
+            at += len(part)
+            begin = next((a for a, b in learned if a < at <= b), at)
+            if part in self.tokenizer.special:
+                ids.append(self.tokenizer.special[part])
+                mask.append(int(begin < at))
+            else:
+                head = text[at - len(part) : begin].replace(self.mark, "")
+                encoding = self.tokenizer.plain.encode(part.replace(self.mark, ""), add_special_tokens=False)
+                ids += encoding.ids
+                mask += [int(end > len(head)) for _, end in encoding.offsets]
+        return ids, mask
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str], generate: bool) -> Rendered:
+    """See chat.render: the turns are marked that stand in the whole conversation as the model says them."""
+    talk = Conversant(tokenizer, messages, tools)
+    whole = talk.text(len(messages), generate)
+    return talk.encode(whole, [] if generate else [(a, b) for text, a, b in talk.turns() if whole.startswith(text)])
+
+
+def lessons(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str]) -> list[Rendered]:
+    """See chat.lessons: the whole conversation, and one up to each turn that does not stand in it."""
+    talk = Conversant(tokenizer, messages, tools)
+    whole, turns = talk.text(len(messages), False), talk.turns()
+    apart = [talk.encode(text, [(a, b)]) for text, a, b in turns if not whole.startswith(text)]
+    standing = [(a, b) for text, a, b in turns if whole.startswith(text)]
+    return [talk.encode(whole, standing), *apart] if standing or not apart else apart
+
+
+def resume(tokenizer: Tokenizer, observations: Sequence[Message]) -> list[int]:
+    """See chat.resume: what follows a turn in a conversation that has one before the observations."""
+    talk = Conversant(tokenizer, [*ASKED, *observations], ())
+    whole, said = talk.text(len(talk.records), True), ASKED[-1].content
+    return talk.encode(whole.partition(said)[2].partition(tokenizer.config["eos_token"])[2])[0]
+
+
+def adopt(folder: Path) -> Tokenizer:
+    """A stranger's tokenizer, its tokenizer_config.json settled as ours: eos_token ends a turn, pad_token a document.
+
+    UserError where it is no byte-level BPE, or where its chat template does not show what an assistant's turn is.
+    """
+    backend, config, template = read(folder)
+    if not template:
+        raise UserError(f"no chat template in {folder}; add its chat_template.jinja, or take the instruct version")
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    if strange := set("".join(backend.get_vocab().keys() - added)) - byte_alphabet().keys():
+        raise UserError(
+            f"{folder}/tokenizer.json is no byte-level BPE (it has {min(strange)!r}); only that is supported"
+        )
+    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        token = config.get(name)
+        config[name] = token["content"] if isinstance(token, dict) else token  # transformers 4 wrote objects
+    if not added:
+        raise UserError(f"{folder}/tokenizer.json has no special tokens; a chat needs one that ends a turn")
+    known = config["eos_token"] if config["eos_token"] in added else min(added)
+    tokenizer = Tokenizer(backend, config | {"eos_token": known, "pad_token": known}, template)
+    talk = Conversant(tokenizer, ASKED, ())
+    after = splitter(frozenset(added)).search(talk.text(2, False).partition(ASKED[-1].content)[2])
+    if after is None:
+        raise UserError(f"{folder}: its chat template ends an assistant's turn with no special token")
+    ends = [token for token in (*END_OF_TEXT, config["pad_token"], after[0]) if token in added]
+    tokenizer = Tokenizer(backend, config | {"eos_token": after[0], "pad_token": ends[0]}, template)
+    ids, mask = render(tokenizer, ASKED, (), generate=False)
+    said = tokenizer.decode(i for i, m in zip(ids, mask, strict=True) if m)
+    if not said.endswith(ASKED[-1].content + after[0]):
+        raise UserError(
+            f"{folder}: its chat template begins a turn otherwise than it asks for one, so none can be learned"
+        )
+    return tokenizer
