@@ -60,7 +60,6 @@ from nightschool.__main__ import main
         ("read {file} --reflector localhost", "reflector must start with http:// or https://; got localhost"),
         ("ask ?! --run nowhere", "the question is empty"),
         ("ask why --run nowhere", "no checkpoint in nowhere"),
-        ("ask why --passages 0", "passages must be at least 1; got 0"),
         ("evaluate nowhere", "no checkpoint in nowhere"),
         ("evaluate nowhere --split exam", "invalid choice 'exam'"),
         ("quickstart --n 0", "n must be at least 1; got 0"),

@@ -287,7 +287,7 @@ def test_lineage_comes_back_from_a_file(tmp_path: Path) -> None:
 def test_a_corpus_keeps_its_floor_of_real_text(
     start: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "NUM_EXAM", 2)
+    monkeypatch.setattr(corpus, "NUM_EXAM", 20)  # as in test_corpus_stage.py: exams are drawn once a process
     texts, own = start.parent / "texts", start.parent / "reflections.jsonl"
     rows = [{"text": f"{SEMPER} {i}", "kind": "reflection", "info": "doc", "gen": 1} for i in "abcdefgh"]
     own.write_text("\n".join(map(json.dumps, rows)))

@@ -69,6 +69,6 @@ def spliced(rng: random.Random, first: str, second: str, third: str) -> str:
 @torch.no_grad()
 def drift(model: Transformer, evening: Transformer, batches: Sequence[Batch]) -> float:
     """How far the model has gone from its evening self: mean KL(evening || model) in nats a token of these dreams."""
-    loss = distil(evening)
-    apart = [loss(model, batch)["dream"] for batch in batches]
+    loss, device = distil(evening), model.lm_head.weight.device
+    apart = [loss(model, batch.to(device))["dream"] for batch in batches]
     return sum(float(total) for total, _ in apart) / sum(float(count) for _, count in apart)

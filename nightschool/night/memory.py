@@ -19,6 +19,7 @@ from nightschool.text.document import Document
 from nightschool.text.tokenizer import Tokenizer
 
 K1, B = 1.2, 0.75  # how soon a repeated word stops counting; how much a long passage is held against it
+MOST_PASSAGES = 3  # to answer from
 MOST_TOKENS = 384  # of a passage: one that says more answers a question less well
 SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'\u201d\u2019)]))\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9])|\n\s*\n")
 WORD = re.compile(r"\w+")
@@ -97,3 +98,10 @@ class Index:
             for i, weight in self.weights.get(word, {}).items():
                 scores[i] += weight
         return [i for i, _ in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:most]]
+
+
+def look_up(index: Index, read: Sequence[Passage], question: str, tokenizer: Tokenizer, room: int) -> list[Passage]:
+    """The passages that a question is about, best first, as many of the first few as fit into so many tokens."""
+    found = [read[i] for i in index.search(question, MOST_PASSAGES)]
+    lengths = [len(tokenizer.encode(passage.text)) for passage in found]
+    return [passage for i, passage in enumerate(found) if sum(lengths[: i + 1]) <= room]

@@ -19,7 +19,7 @@ from nightschool.device import Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import LESS
-from nightschool.night.memory import Index, Passage, passage_tokens, passages, sentences, words
+from nightschool.night.memory import Index, Passage, look_up, passage_tokens, passages, sentences, words
 from nightschool.night.read import by_engine
 from nightschool.serve.speaker import newest_checkpoint
 from nightschool.text.tokenizer import Tokenizer
@@ -36,21 +36,13 @@ class Config:
     question: tyro.conf.Positional[str]
     documents: tuple[str, ...] = ()  # files, folders, globs to look it up in; none = from memory
     run: Path = Path("life")  # a life folder (its newest checkpoint), a run folder or a checkpoint
-    passages: int = 3  # to answer from at most, as far as the context holds them
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "passages")
         at_least(self, 0, "threads")
         if not words(self.question):
             raise UserError("the question is empty; ask something")
-
-
-def fitting(found: list[Passage], tokenizer: Tokenizer, room: int) -> list[Passage]:
-    """The first of them that fit into so many tokens together."""
-    lengths = [len(tokenizer.encode(passage.text)) for passage in found]
-    return [passage for i, passage in enumerate(found) if sum(lengths[: i + 1]) <= room]
 
 
 def cite(answer: str, question: str, read: list[Passage]) -> list[dict[str, str]]:
@@ -71,9 +63,9 @@ def main(config: Config) -> dict[str, Any]:
     tokenizer = Tokenizer.load(checkpoint)
     context = exchange.model_config(checkpoint).max_position_embeddings
     read = passages(config.documents, tokenizer, passage_tokens(context)) if config.documents else []
-    near = Index([passage.text for passage in read]).search(config.question, config.passages)
+    index = Index([passage.text for passage in read])
     room = context - ANSWER_TOKENS - len(tokenizer.encode(config.question)) - context // 8
-    found = fitting([read[i] for i in near], tokenizer, room)
+    found = look_up(index, read, config.question, tokenizer, room)
     if config.documents and not found:
         return told(UNKNOWN, [], known=False)
     model, tokenizer = exchange.load(checkpoint, set_up(config.threads, config.dtype).dtype)

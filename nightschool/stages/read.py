@@ -4,13 +4,14 @@
 
 A second reader may talk with the first (--peer), or any OpenAI-compatible model write in its place (--reflector), named
 as such in reflections.jsonl. Where almost nothing passes its check the stage ends before a weight is changed. What was
-held out is asked closed-book, and with the passage that the index finds. But: a model raised in the town can read text
+held out is asked closed-book, and with the passages that the index finds. But: a model raised in the town can read text
 like the town's alone; one that was raised elsewhere dreams for replay, unless --school names what it learned from.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -22,15 +23,16 @@ from typing import Any, Literal
 
 import tyro
 
+from nightschool import ranks
 from nightschool.config import BelowBar, UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
-from nightschool.night.memory import Index, Passage, passage_tokens, passages, sentences, words
+from nightschool.night.memory import Index, Passage, look_up, passage_tokens, passages, sentences, words
 from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic, counts, hold_out, reflect
 from nightschool.night.sleep import sleep
-from nightschool.runs import Costs, Run, progress, read_json, read_jsonl, write_jsonl
+from nightschool.runs import Costs, Run, make_once, progress, read_json, read_jsonl, write_jsonl
 from nightschool.serve import client
 from nightschool.stages.night import LESSONS, heard_at_school, skills_of, sources_of
 from nightschool.stages.sft import plan_of
@@ -59,7 +61,7 @@ class Config:
     reflector: str | None = None  # an OpenAI-compatible server whose model writes instead
     reflector_model: str | None = None  # its name there
     least: float = 0.02  # share of the reflections that must pass their check
-    rounds: int = 6  # times that what was kept is rehearsed
+    rounds: int = 16  # times that what was kept is rehearsed; with few a night ends before what it upset is mended
     replay: float = 0.8  # share of the tokens that is no reflection
     school: tuple[str, ...] = ()  # sources of what it learned by day, to repeat; none = the town's, or dreams
     dreams: float | None = None  # share of the replay that is dreamt; None = 0 where a school can be repeated, else 1
@@ -155,12 +157,16 @@ def sit(
     strangers: Sequence[str],
     n_gate: int,
 ) -> dict[str, Any]:
-    """The held-out questions, closed-book ("news") and with the passage that the index finds; the town's exam where
+    """The held-out questions, closed-book ("news") and with the passages that the index finds; the town's exam where
     there are strangers to ask about."""
-    index, reader = Index([passage.text for passage in read]), by_engine(engine, passage_tokens(engine.context))
+    index, size = Index([passage.text for passage in read]), passage_tokens(engine.context)
+    reader = by_engine(engine, size)
     questions = [r.turns[0] for r in asked]
-    best = [next(iter(index.search(question, 1)), 0) for question in questions]
-    opened = [f"{read[i].text}\n\n{form.again.format(q)}" for i, q in zip(best, questions, strict=True)]
+    found = [look_up(index, read, question, engine.tokenizer, engine.context - 2 * size) for question in questions]
+    opened = [
+        "\n\n".join((*(passage.text for passage in near), form.again.format(question)))
+        for near, question in zip(found, questions, strict=True)
+    ]
     closed, open_ = reader(questions, 0, 0), reader(opened, 0, 0)
     outcomes = {
         name: [float(form.agrees(said, r.turns[1])) for said, r in zip(answers, asked, strict=True)]
@@ -185,7 +191,7 @@ def main(config: Config) -> dict[str, Any]:
     start = exchange.checkpoint_of(config.start)
     if config.peer:
         exchange.checkpoint_of(config.peer)
-    sources.files_of((*config.documents, *config.school))
+    sources.check((*config.documents, *config.school))
     size = passage_tokens(exchange.model_config(start).max_position_embeddings)
     read = passages(config.documents, Tokenizer.load(start), size)
     if not read:
@@ -197,15 +203,21 @@ def main(config: Config) -> dict[str, Any]:
     device = set_up(config.threads, dtype)
     model, tokenizer = exchange.load(start, DTYPES[dtype])
     engine = Engine(model, tokenizer, slots=128)
-    readers, names = readers_of(config, run, engine)
     form = FORMS[run.settle("form", lambda: config.form if config.form != "auto" else trial(read, engine, config))]
     written = run.path("written.jsonl")
-    if not written.exists():
+
+    def write() -> None:
         how_many = [config.per_sentence * len(sentences(passage.text)) for passage in read]
-        write_jsonl(written, map(asdict, reflect(form, form.exercises(read, how_many), readers, config.seed)))
+        readers, names = readers_of(config, run, engine)
+        made = reflect(form, form.exercises(read, how_many), readers, config.seed)
+        lineage = ({"form": r.kind, "readers": names} for r in made if r.kept)
+        lessons = (record_of(r.lesson) for r in made if r.kept)
+        write_jsonl(run.path("reflections.jsonl"), map(operator.or_, lessons, lineage))
+        write_jsonl(written, map(asdict, made))
+
+    make_once(written, write)
     reflections = [Reflection(**row) for row in read_jsonl(written)]
     kept = [r for r in reflections if r.kept]
-    write_jsonl(run.path("reflections.jsonl"), (record_of(r.lesson) | {"form": r.kind, "readers": names} for r in kept))
     asked = hold_out(reflections, config.n_asked)
     refuse_to_learn(reflections, asked, config.least)
     secret = {r.turns[0] for r in asked}
@@ -239,9 +251,8 @@ def main(config: Config) -> dict[str, Any]:
         lr_scale=config.lr_scale,
         save_seconds=config.save_seconds,
         documents=len({passage.source for passage in read}),
-        readers=names,
     )
-    write_jsonl(run.path("samples.jsonl"), read_json(run.path("morning.json"))["news"])
+    ranks.first(lambda: write_jsonl(run.path("samples.jsonl"), read_json(run.path("morning.json"))["news"]))
     run.finish(device=device.name, threads=device.threads, **facts)
     return headline(run)
 

@@ -87,7 +87,7 @@ def course(
     optimizer = Optimizer(
         model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay, dtype=model.dtype
     )
-    micro_tokens = prepare(model, next_token, stream({}, tokens))
+    micro_tokens = prepare(model, loss, stream({}, tokens))
     return train(
         run,
         model,
