@@ -160,8 +160,7 @@ class Reflector(BaseHTTPRequestHandler):
         prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
         self.asked.append(prompt)
         if found := re.search(r"and answer it: (.*)\n", prompt):
-            before = sum(found[0] in other for other in self.asked)  # of this sentence: requests come in any order
-            way = "abcdefghij"[before % 10]
+            way = "abcdefghij"[self.asked.count(prompt) % 10]  # requests come in any order
             *head, last = found[1].rstrip(".").split()
             said = f"Question: how ends {head[0].lower()} {head[1]} ({way * 3})?\nAnswer: {last}\nEvidence: {found[1]}"
         elif found := re.search(r"how ends (\w+ \w+) .*\nAnswer in", prompt):

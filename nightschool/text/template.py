@@ -29,7 +29,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nightschool.config import UserError
 from nightschool.text.document import Message
-from nightschool.text.tokenizer import Tokenizer, byte_alphabet, read
+from nightschool.text.tokenizer import TEMPLATE, Tokenizer, byte_alphabet, read
 
 DAY = date(2024, 7, 26)  # what Llama 3's template falls back to
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>")  # Qwen's, Llama 3's, Llama 2's
@@ -174,11 +174,14 @@ def resume(tokenizer: Tokenizer, observations: Sequence[Message]) -> list[int]:
 
 
 def adopt(folder: Path) -> Tokenizer:
-    """A stranger's tokenizer, its tokenizer_config.json settled as ours: eos_token ends a turn, pad_token a document.
+    """A stranger's tokenizer, its tokenizer_config.json settled as ours: eos_token ends a turn, pad_token a document; or
+    one of ours that comes home.
 
     UserError where it is no byte-level BPE, or where its chat template does not show what an assistant's turn is.
     """
     backend, config, template = read(folder)
+    if not template and (folder / TEMPLATE.name).is_file():
+        return Tokenizer.load(folder)
     if not template:
         raise UserError(f"no chat template in {folder}; add its chat_template.jinja, or take the instruct version")
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
