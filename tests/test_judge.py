@@ -1,4 +1,6 @@
-"""The judge and its auditor: the table by hand, cheats against the true verifier, and a run that is fooled and killed."""
+"""The judge and its auditor: the table by hand, cheats against the true verifier, a run that is fooled and killed."""
+
+# ruff: noqa: F811 (a fixture of another file)
 
 import json
 import random
@@ -15,7 +17,7 @@ from nightschool.model.engine import Completion
 from nightschool.model.instinct import instinct
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.rl import auditor as auditors
-from nightschool.rl.auditor import Table
+from nightschool.rl.auditor import Plan, Table
 from nightschool.rl.judge import Judge, cheat, fit, from_row, marks, places, to_row, unmarked, verdicts
 from nightschool.stages import rl
 from nightschool.tasks.attempt import Attempt
@@ -68,7 +70,7 @@ def test_places_are_the_ends_of_lines_and_the_stop(words: tokenizers.Tokenizer) 
     found = places(words, a)
     assert len(found) == 5
     assert found[-1] == len(ids) - 1
-    text = [words.decode(ids[len(a.completion.prompt_ids) : place + 1]) for place in found[:-1]]
+    text = [words.decode(ids[len(a.completion.prompt_ids) : end + 1]) for end in found[:-1]]
     assert [t.rstrip("\n").split("\n")[-1] for t in text] == [*a.problem.steps, a.problem.closing]
     assert places(words, replace(a, completion=replace(a.completion, stop="length"))) == found[:-1]
 
@@ -123,7 +125,7 @@ def test_a_judge_learns_what_is_wrong(words: tokenizers.Tokenizer) -> None:
     assert not any(a.verdict.outcome for a in verdicts(judge, words, cut)[0])  # type: ignore[arg-type]
 
 
-JUDGED: dict[str, Any] = {"first_audits": 16, "audits": 2, "measured": 2, "window": 2, "save_seconds": 0.0}
+JUDGED: dict[str, Any] = {"audit": Plan(first=16, learned=2, measured=2, window=2), "save_seconds": 0.0}
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def lines_of_file(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("short_lessons")
 def test_a_fooled_judge_takes_the_policy_back_and_a_kill_changes_nothing(
-    place: Path,  # noqa: F811
+    place: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With every audit alarmed the second one, before update 5, rolls back to the start and so does the fourth; the
@@ -172,7 +174,7 @@ def test_a_fooled_judge_takes_the_policy_back_and_a_kill_changes_nothing(
 
 
 @pytest.mark.usefixtures("short_lessons")
-def test_taken_back_is_where_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_taken_back_is_where_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No alarm keeps the policy before update 3; the alarms before 5 and 7 put those weights back."""
     seen: dict[int, Any] = {}
     before = auditors.Auditor.before
@@ -198,7 +200,7 @@ def test_taken_back_is_where_it_was(place: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("short_lessons")
-def test_a_static_judge_stays_as_it_began(place: Path) -> None:  # noqa: F811
+def test_a_static_judge_stays_as_it_began(place: Path) -> None:
     c = config(place, "static", steps=5, judge="static", **JUDGED)
     rl.main(c)
     audits = lines_of_file(c.out / "audits.jsonl")

@@ -1,14 +1,15 @@
 """`nightschool lab judge`: does a learned judge stay honest as the only reward, when an auditor stands behind it?
 
-Hypothesis: a policy learns to please a judge that stays as it is, and what it then does is not what was wanted; the same
-judge, shown a few of each update's attempts with the verifier's marks, and taken back to before it was fooled, holds.
+Hypothesis: a policy learns to please a judge that stays as it is, and what it then does is not what was wanted; the
+same judge, shown a few of each update's attempts with the verifier's marks, stays honest, and where it is fooled all
+the same the policy is taken back.
 
 The model, the task and the start are those of `lab credit`: 140 thousand parameters, totals of twelve steps, right 2 to
 6 times in a hundred. Each arm makes as many updates, of 64 attempts (at 4 problems) of at most 48 tokens, by
-`nightschool rl` with first-error credit and one learning rate, that lab's for such credit; they differ in whose verdicts the credit
-is made from. The judge gets 1,024 marked attempts of the start and 2 of each update's 64 (4.7% at 1,000 updates); 1
-more measures it alone. Dev and test problems are verified in all arms, for the curves and the exam. Tiny models, and no
-more is claimed. But: on a CPU only; the learning rate is not tuned for each arm.
+`nightschool rl` with first-error credit at one learning rate; they differ in whose verdicts that credit is made from.
+The judge gets 1,024 marked attempts of the start and 2 of each update's 64 (4.7% at 1,000 updates); 1 more measures it
+alone. Dev and test problems are verified in all arms, for the curves and the exam. Tiny models, and no more is claimed.
+But: on a CPU only; the learning rate is not tuned for each arm.
 
     verifier    the verifier marks everything
     few_labels  the verifier again, on as many marks as the auditor has: 4 attempts an update and no others
@@ -25,7 +26,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from nightschool.config import UserError, at_least
 from nightschool.device import set_up
@@ -33,7 +33,7 @@ from nightschool.lab import credit, report
 from nightschool.lab.credit import Holds, Interval, Json
 from nightschool.lab.statistics import bootstrap, iqm, paired
 from nightschool.model import exchange
-from nightschool.rl.auditor import Table
+from nightschool.rl.auditor import Plan, Table
 from nightschool.rl.judge import Judge, marks, verdicts
 from nightschool.runs import read_json, read_jsonl, write_json
 from nightschool.stages import rl
@@ -105,7 +105,7 @@ def practise(config: Config, arm: str, seed: int) -> None:
             task="totals",
             credit="first_error",
             judge_start=folder(config, "audited", seed) if attack else None,
-            first_audits=config.first_audits,
+            audit=Plan(first=config.first_audits, window=EVERY),
             steps=config.updates,
             again=0,
             drop_even=True,  # they have no gradient: leaving them out saves every arm their cost
@@ -116,7 +116,6 @@ def practise(config: Config, arm: str, seed: int) -> None:
             eval_every=EVERY,
             eval_n=256,
             eval_k=1,
-            window=EVERY,
             exam_n=0,
             seed=seed + 1000 * attack,
             threads=config.threads,
@@ -150,7 +149,8 @@ def row_of(config: Config, arm: str, seed: int) -> Json:
             audits = read_jsonl(out / "audits.jsonl")
             row |= Table().plus(said, [all(marks(a)) for a in attempts]).measures()
             row["judged"] = fmean(said)
-            row["incidents"] = meta["incidents"]
+            incidents = out / "incidents.jsonl"
+            row["incidents"] = len(read_jsonl(incidents)) if incidents.exists() else 0
             row["learned_from"] = sum(audit["use"] == "learn" for audit in audits) / meta["rollouts"]
             row["beside"] = [(step, fmean(rewards[max(0, step - EVERY) : step])) for step, _ in row["curve"]]
         write_json(out / "row.json", row)

@@ -29,6 +29,7 @@ from typing import Any
 
 from torch import nn
 
+from nightschool.config import at_least
 from nightschool.model.engine import Completion, Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
@@ -88,10 +89,14 @@ class Table:
 class Plan:
     """How much the auditor may ask of the verifier."""
 
-    first: int = 1024  # attempts of the start, for the judge to begin with
+    first: int = 1024  # attempts of the start, for the judge to begin with; 0 = it has begun elsewhere
     learned: int = 2  # attempts an update that the judge learns from; 0 = never, and it stays as it began
     measured: int = 1  # attempts an update for measuring alone
-    window: int = 25  # updates
+    window: int = 25  # updates from audit to audit
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "window")
+        at_least(self, 0, "first", "learned", "measured")
 
 
 class Auditor:
@@ -118,7 +123,7 @@ class Auditor:
         """Go on where a cursor points, and forget what came after it."""
         step, state = cursor.get("step", 0), cursor.get("auditor", {})
         rows = rewound(self.run.path("audits.jsonl"), step)
-        self.num_incidents = len(rewound(self.run.path("incidents.jsonl"), step))
+        rewound(self.run.path("incidents.jsonl"), step)
         self.pool = [from_row(self.tokenizer, row) for row in rows if row["use"] == "learn"]
         self.faded, self.table = Table(*state.get("faded", ())), Table(*state.get("table", ()))
         self.num_alarms, self.kept_step = state.get("num_alarms", 0), state.get("kept_step", 0)
@@ -166,7 +171,6 @@ class Auditor:
         texts = [{k: row[k] for k in ("step", "question", "text", "feedback")} for row in rows if not row["right"]]
         incident = {"step": step + 1, "back_to": self.kept_step, "why": why, "num_fooled": len(texts)}
         self.write("incidents.jsonl", [incident | {"fooled_by": texts[-SHOWN:]}])
-        self.num_incidents += 1
         self.policy.load_state_dict(self.kept.state_dict())
         for average in self.optimizer.state.values():
             average.zero_()

@@ -6,6 +6,9 @@ forgotten. Every step logs what the attempts were like (rl/measures.py); pass@k 
 taken on dev at intervals. But: one update for each batch of attempts; a start that never succeeds is sent back to
 school instead of being practised; of several ranks each tries its share of the problems, and all take up the same
 wrong attempts.
+
+With --judge the verdicts that credit is made from are a learned judge's (rl/judge.py), held against the verifier by an
+auditor (rl/auditor.py). Dev problems are verified as ever, to measure and to find out whether practice is worth while.
 """
 
 from __future__ import annotations
@@ -64,14 +67,9 @@ class Config:
     credit: str = "first_error"  # by line; outcome, grpo, maxrl: by the result; value, monte_carlo: by a potential
     lam: float = 1.0  # of value and monte_carlo: 1 = only a baseline, without bias; 0 = trust the potential
     continuations: int = 4  # of monte_carlo, from before each line
-    judge: Literal["none", "audited", "static"] = (
-        "none"  # who rewards: none = the verifier; else a learned judge of steps
-    )
-    judge_start: Path | None = None  # a run whose judge it begins with; None = the verifier's marks of first_audits
-    first_audits: int = 1024  # attempts of the start, verified for the judge's first lessons
-    audits: int = 2  # attempts an update that are verified for the judge to learn from; static = none
-    measured: int = 1  # attempts an update that are verified to measure the judge alone
-    window: int = 25  # updates from audit to audit
+    judge: Literal["none", "audited", "static"] = "none"  # none = the verifier rewards; else a learned judge does
+    judge_start: Path | None = None  # a run whose judge it begins with; None = from audit.first attempts
+    audit: Plan = field(default_factory=Plan)
     average: Average = "credited"  # tokens that credit moves; token = all sampled ones; sequence = each attempt alike
     drop_even: bool = False  # leave groups that credit does not move out of the batch
     clip: Clip = "cispo"  # of the ratio; dapo = PPO's with 0.2 below and 0.28 above
@@ -96,8 +94,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "problems", "group_size", "continuations", "max_new_tokens", "eval_n", "eval_k")
-        at_least(self, 0, "again", "lam", "exam_n", "replay_tokens", "lr_scale", "decay", "audits", "measured")
-        at_least(self, 1, "window", "first_audits")
+        at_least(self, 0, "again", "lam", "exam_n", "replay_tokens", "lr_scale", "decay")
         at_least(self, 0, "eval_every", "threads", "save_seconds")
         if self.lam > 1:
             raise UserError(f"lam must be at most 1; got {self.lam!r}")
@@ -105,12 +102,18 @@ class Config:
             raise UserError("one attempt has none to be compared with; raise group_size or again")
         if self.judge != "none" and (self.again or self.credit == "monte_carlo"):
             raise UserError("a judge judges whole attempts; give --again 0, a group_size of some, and no monte_carlo")
-        if self.audits + self.measured > (num_attempts := self.problems * self.group_size) and self.judge != "none":
-            raise UserError(
-                f"audits and measured are of {num_attempts} attempts an update; lower them or raise problems"
-            )
+        if self.judge != "none" and self.audit.learned + self.audit.measured > self.problems * self.group_size:
+            raise UserError("audit.learned and audit.measured are more than an update's attempts; raise problems")
+        if self.judge != "none" and not (self.judge_start or self.audit.first):
+            raise UserError("a judge begins with marked attempts; raise audit.first, or name a judge_start")
         if self.credit == "value" and self.problems < 2:
             raise UserError("credit value needs problems of at least 2: it judges each by the others; got 1")
+
+    @property
+    def audited(self) -> Plan:
+        """What the auditor does: a static judge learns no more, one that is given was taught elsewhere."""
+        plan = self.audit if self.judge == "audited" else replace(self.audit, learned=0)
+        return replace(plan, first=0) if self.judge_start else plan
 
 
 @dataclass(frozen=True)
@@ -314,13 +317,7 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         learned = Judge(body, config.seed)
         if config.judge_start:
             learned.load(config.judge_start / JUDGE)
-        asked = Plan(
-            first=0 if config.judge_start else config.first_audits,
-            learned=config.audits if config.judge == "audited" else 0,
-            measured=config.measured,
-            window=config.window,
-        )
-        auditor = Auditor(run, task, engine, model, kept, learned, optimizer, asked, config.seed)
+        auditor = Auditor(run, task, engine, model, kept, learned, optimizer, config.audited, config.seed)
     practice = Practice(config, task, model, engine, assign, auditor)
 
     def look() -> tuple[str, float]:
@@ -367,6 +364,5 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         credit=config.credit,
         hindrance=hindrance,
         verified=sum(row.get("judge/verified", 0) for row in updates) if auditor else total["rollouts"],
-        incidents=auditor.num_incidents if auditor else 0,
         **total,
     )
