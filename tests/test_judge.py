@@ -64,6 +64,11 @@ def verified(words: tokenizers.Tokenizer, problem: Problem, ids: list[int], stop
     return replace(a, verdict=TOTALS.verify(problem, a.transcript))
 
 
+def cut_off(a: Attempt) -> Attempt:
+    made = a.completion
+    return replace(a, completion=replace(made, ids=made.ids[:-1], mask=made.mask[:-1], stop="length"))
+
+
 def test_places_are_the_ends_of_lines_and_the_stop(words: tokenizers.Tokenizer) -> None:
     a = written(words, random.Random(0), Slips())
     ids = a.completion.prompt_ids + a.completion.ids
@@ -72,7 +77,7 @@ def test_places_are_the_ends_of_lines_and_the_stop(words: tokenizers.Tokenizer) 
     assert found[-1] == len(ids) - 1
     text = [words.decode(ids[len(a.completion.prompt_ids) : end + 1]) for end in found[:-1]]
     assert [t.rstrip("\n").split("\n")[-1] for t in text] == [*a.problem.steps, a.problem.closing]
-    assert places(words, replace(a, completion=replace(a.completion, stop="length"))) == found[:-1]
+    assert places(words, cut_off(a)) == found[:-1]
 
 
 def test_marks_end_at_the_first_error() -> None:
@@ -121,11 +126,14 @@ def test_a_judge_learns_what_is_wrong(words: tokenizers.Tokenizer) -> None:
     short = [a for a in (cheat(words, rng, r, r) for r in right) if a and a.verdict.feedback == "short"]
     passed = [fmean(a.verdict.outcome for a in verdicts(judge, words, some)[0]) for some in (right, short)]
     assert passed[0] > passed[1] + 0.5, passed
-    cut = [replace(a, completion=replace(a.completion, ids=a.completion.ids[:-1], stop="length")) for a in right]
-    assert not any(a.verdict.outcome for a in verdicts(judge, words, cut)[0])  # type: ignore[arg-type]
+    assert not any(a.verdict.outcome for a in verdicts(judge, words, [cut_off(a) for a in right])[0])
 
 
-JUDGED: dict[str, Any] = {"audit": Plan(first=16, learned=2, measured=2, window=2), "save_seconds": 0.0}
+JUDGED: dict[str, Any] = {
+    "audit": Plan(first=16, learned=2, measured=2, window=2),
+    "save_seconds": 0.0,
+    "replay_tokens": 256,
+}
 
 
 @pytest.fixture

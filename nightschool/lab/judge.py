@@ -97,7 +97,7 @@ def folder(config: Config, arm: str, seed: int) -> Path:
 def practise(config: Config, arm: str, seed: int) -> None:
     """`nightschool rl`, as anyone can call it."""
     attack = arm == "attack"
-    flags = {"problems": PROBLEMS, "group_size": ATTEMPTS, "judge": "none"} | ARMS[arm]
+    flags: Json = {"problems": PROBLEMS, "group_size": ATTEMPTS, "judge": "none"} | ARMS[arm]
     rl.main(
         rl.Config(
             out=folder(config, arm, seed),
