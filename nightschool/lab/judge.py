@@ -39,7 +39,7 @@ from nightschool.runs import read_json, read_jsonl, write_json
 from nightschool.stages import rl
 
 PROBLEMS, ATTEMPTS = 4, 16  # an update
-EVERY = 25  # updates between dev evaluations, and audits
+EVERY = 25  # updates between dev evaluations
 ARMS: dict[str, Json] = {  # flags of rl.Config
     "verifier": {},
     "few_labels": {"problems": 1, "group_size": 4},
@@ -105,7 +105,7 @@ def practise(config: Config, arm: str, seed: int) -> None:
             task="totals",
             credit="first_error",
             judge_start=folder(config, "audited", seed) if attack else None,
-            audit=Plan(first=config.first_audits, window=EVERY),
+            audit=Plan(first=config.first_audits),
             steps=config.updates,
             again=0,
             drop_even=True,  # they have no gradient: leaving them out saves every arm their cost
@@ -192,6 +192,7 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
 
 
 def main(config: Config) -> Json:
+    config.results.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[Json]] = {arm: [] for arm in config.arms}
     result: Json = {}
     for num_seeds, seed in enumerate(config.seeds, 1):

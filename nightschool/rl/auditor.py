@@ -92,7 +92,7 @@ class Plan:
     first: int = 1024  # attempts of the start, for the judge to begin with; 0 = it has begun elsewhere
     learned: int = 2  # attempts an update that the judge learns from; 0 = never, and it stays as it began
     measured: int = 1  # attempts an update for measuring alone
-    window: int = 25  # updates from audit to audit
+    window: int = 10  # updates from audit to audit
 
     def __post_init__(self) -> None:
         at_least(self, 1, "window")
