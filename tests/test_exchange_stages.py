@@ -99,6 +99,10 @@ def test_hf_is_the_checkpoint_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "chat_template.jinja").read_text() == chat.TEMPLATE.read_text()
     assert (tmp_path / "out" / "README.md").read_text().endswith("# Raised here\n")
     assert [check.split(":")[0] for check in headline["checks"]] == ["read back", "transformers"]
+    # What was exported comes home; it used to be refused for having no template but ours.
+    import_.main(import_.Config(str(tmp_path / "out"), tmp_path / "home"))
+    _, tokenizer = exchange.load(tmp_path / "home" / "checkpoint")
+    assert tokenizer.template == ""
 
 
 def test_gguf_and_its_modelfile(tmp_path: Path) -> None:

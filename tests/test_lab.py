@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_report import Page
 
-from nightschool.lab import report
+from nightschool.lab import judge, report
 from nightschool.lab.credit import ARMS, GOAL, bars
 from nightschool.lab.statistics import bootstrap, first_crossing, iqm, paired
 
@@ -97,3 +97,25 @@ def test_arms_differ_in_credit_alone() -> None:
     for name, arm in ARMS.items():
         assert set(arm.flags) <= {"credit", "average", "clip", "task"}, name
         assert not arm.rates_of or ARMS[arm.rates_of].rates_of == "", name
+
+
+def test_bars_of_the_judge_by_hand() -> None:
+    def of(final: float, **more: float) -> list[dict[str, Any]]:
+        right = [1.0] * round(1000 * final) + [0.0] * round(1000 * (1 - final))
+        return [{"seed": s, "final": final, "right": right} | more for s in range(3)]
+
+    arms = {
+        "verifier": of(0.9),
+        "few_labels": of(0.7),
+        "static": of(0.2, gap=0.6),
+        "audited": of(0.86, gap=0.04, J=0.7, learned_from=0.047),
+        "attack": of(0.8, gap=0.1),
+    }
+    found = {bar["name"]: bar for bar in judge.bars(arms)}
+    assert found["true"]["value"] == pytest.approx(0.86 / 0.9)
+    assert found["same_labels"]["value"] == pytest.approx(0.16)
+    names = ("static_fails", "gap", "labels", "J", "true", "same_labels", "gap under attack")
+    assert [found[name]["holds"] for name in names] == [True, True, True, True, True, True, None]
+    worse = arms | {"static": of(0.6, gap=0.2), "audited": of(0.7, gap=0.06, J=0.5, learned_from=0.06)}
+    found = {bar["name"]: bar for bar in judge.bars(worse)}
+    assert not any(found[name]["holds"] for name in names)

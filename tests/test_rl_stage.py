@@ -91,7 +91,7 @@ def test_every_credit_runs_and_is_measured(place: Path, credit: str) -> None:
     assert forward > own + prompts + (0 if credit != "monte_carlo" else own)
     meta = json.loads((c.out / "meta.json").read_text())
     assert meta["flops"] > 0
-    assert set(meta["seconds_of"]) == {"sampling", "verifying", "crediting", "evaluating", "training"}
+    assert set(meta["seconds_of"]) == {"auditing", "sampling", "verifying", "crediting", "evaluating", "training"}
 
 
 def test_a_kill_changes_nothing(place: Path) -> None:

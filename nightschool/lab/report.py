@@ -5,7 +5,7 @@ It only reads what the lab wrote, in the style of a life's report (stages/report
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,8 +19,23 @@ from nightschool.stages.report import called, pct, short
 Curve = Sequence[Sequence[float]]  # (x, y) pairs
 
 
-def band_chart(curves: Sequence[Curve], width: float, goal: float) -> str:
-    """The mean of curves that share their xs, over a band from the least to the most of them; y from 0 to 1."""
+CREDIT = {  # columns of the table of arms: key -> heading
+    "lr_scale": "rate",
+    "start": "start",
+    "final": "final",
+    "longer": "half as long again",
+    "lucky_rate": "lucky",
+    "wrong_step_upweight": "wrong steps made likelier",
+    "wrong_step_upweight_rewarded": "of rewarded ones",
+    "credit_auc": "credit AUC",
+    "flops": "FLOPs",
+    "seconds": "seconds",
+}
+
+
+def band_chart(curves: Sequence[Curve], width: float, goal: float, beside: Sequence[Curve] = ()) -> str:
+    """The mean of curves that share their xs, over a band from the least to the most of them; y from 0 to 1. The mean
+    of those `beside`, if any, is a dashed line."""
     xs = [x for x, _ in curves[0]]
     columns = [[curve[i][1] for curve in curves] for i in range(min(map(len, curves)))]
 
@@ -31,6 +46,9 @@ def band_chart(curves: Sequence[Curve], width: float, goal: float) -> str:
     band = f"{line(most)} {' '.join(reversed(line(least).split()))}"
     rule = f'<line class="tick" x1="0" x2="100%" y1="{100 * (1 - goal)}%" y2="{100 * (1 - goal)}%"/>'
     shapes = f'<polygon class="band" points="{band}"/><polyline points="{line([fmean(c) for c in columns])}"/>'
+    if beside:
+        means = [fmean(ys) for ys in zip(*([y for _, y in curve] for curve in beside), strict=False)]
+        shapes += f'<polyline class="beside" points="{line(means, [x for x, _ in beside[0]])}"/>'
     inner = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{shapes}</svg>'
     return f'<svg class="chart" height="96" aria-hidden="true">{rule}{inner}</svg>'
 
@@ -40,8 +58,17 @@ def figure(x: float | None) -> str:
     return "none" if x is None else f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 
-def write(path: Path, title: str, about: str, result: dict[str, Any], goal: float) -> None:
-    """result: a lab's, as in results/NAME.json; each row of an arm has a "curve"."""
+def write(
+    path: Path,
+    title: str,
+    about: str,
+    result: dict[str, Any],
+    goal: float,
+    unit: str = "attempts",
+    columns: Mapping[str, str] = CREDIT,
+) -> None:
+    """result: a lab's, as in results/NAME.json; each row of an arm has a "curve", over so many of a unit, and may have
+    another "beside" it. columns: of the table of arms, key -> heading."""
     folders = [Path(__file__).parent, Path(life.__file__).parent]
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -51,12 +78,12 @@ def write(path: Path, title: str, about: str, result: dict[str, Any], goal: floa
     arms = []
     for name, arm in result["arms"].items():
         rows = arm["rows"]
+        curves, beside = ([row[key] for row in rows if key in row] for key in ("curve", "beside"))
         numbers = {key: fmean(values) for key in rows[0] if len(values := numbers_of(rows, key)) == len(rows)}
-        arms.append(
-            {"name": name, "chart": band_chart([row["curve"] for row in rows], width, goal), "rows": rows} | numbers
-        )
+        arms.append({"name": name, "chart": band_chart(curves, width, goal, beside), "rows": rows} | numbers)
     style = Path(life.__file__).with_name("report.html").read_text(encoding="utf-8")
-    story = {"title": title, "about": about, "arms": arms, "width": width, "goal": goal}
+    story = {"title": title, "about": about, "arms": arms, "width": width, "goal": goal, "unit": unit}
+    story["columns"] = columns
     story["style"] = style.partition("<style>")[2].partition("</style>")[0]
     write_text(path, pages.get_template("lab.html").render(result | story))
 

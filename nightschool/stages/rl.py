@@ -6,6 +6,9 @@ forgotten. Every step logs what the attempts were like (rl/measures.py); pass@k 
 taken on dev at intervals. But: one update for each batch of attempts; a start that never succeeds is sent back to
 school instead of being practised; of several ranks each tries its share of the problems, and the first alone takes up
 what is wrong.
+
+With --judge the verdicts that credit is made from are a learned judge's (rl/judge.py), held against the verifier by an
+auditor (rl/auditor.py). Dev problems are verified as ever, to measure and to find out whether practice is worth while.
 """
 
 from __future__ import annotations
@@ -28,8 +31,10 @@ from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
+from nightschool.rl.auditor import Auditor, Plan
 from nightschool.rl.batch import Average, Groups, in_groups, num_forward, to_batch, to_item, to_replay
 from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached
+from nightschool.rl.judge import Judge
 from nightschool.rl.measures import lucky, measures, pass_at, shares
 from nightschool.rl.potential import monte_carlo, starts_of_lines, value
 from nightschool.rl.update import Clip, policy
@@ -50,6 +55,7 @@ from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, after practice with a verifier."
 POTENTIALS = ("value", "monte_carlo")
+JUDGE = "judge.safetensors"  # in the run folder, where one judged
 NUM_SHOWN = 32  # dev problems whose attempts are kept for the report
 
 
@@ -61,6 +67,9 @@ class Config:
     credit: str = "first_error"  # by line; outcome, grpo, maxrl: by the result; value, monte_carlo: by a potential
     lam: float = 1.0  # of value and monte_carlo: 1 = only a baseline, without bias; 0 = trust the potential
     continuations: int = 4  # of monte_carlo, from before each line
+    judge: Literal["none", "audited", "static"] = "none"  # none = the verifier rewards; else a learned judge does
+    judge_start: Path | None = None  # a run whose judge it begins with; None = from audit.first attempts
+    audit: Plan = field(default_factory=Plan)
     average: Average = "credited"  # tokens that credit moves; token = all sampled ones; sequence = each attempt alike
     drop_even: bool = False  # leave groups that credit does not move out of the batch
     clip: Clip = "cispo"  # of the ratio; dapo = PPO's with 0.2 below and 0.28 above
@@ -91,8 +100,20 @@ class Config:
             raise UserError(f"lam must be at most 1; got {self.lam!r}")
         if self.group_size + self.again < 2:
             raise UserError("one attempt has none to be compared with; raise group_size or again")
+        if self.judge != "none" and (self.again or self.credit == "monte_carlo"):
+            raise UserError("a judge judges whole attempts; give --again 0, a group_size of some, and no monte_carlo")
+        if self.judge != "none" and self.audit.learned + self.audit.measured > self.problems * self.group_size:
+            raise UserError("audit.learned and audit.measured are more than an update's attempts; raise problems")
+        if self.judge != "none" and not (self.judge_start or self.audit.first):
+            raise UserError("a judge begins with marked attempts; raise audit.first, or name a judge_start")
         if self.credit == "value" and self.problems < 2:
             raise UserError("credit value needs problems of at least 2: it judges each by the others; got 1")
+
+    @property
+    def audited(self) -> Plan:
+        """What the auditor does: a static judge learns no more, one that is given was taught elsewhere."""
+        plan = self.audit if self.judge == "audited" else replace(self.audit, learned=0)
+        return replace(plan, first=0) if self.judge_start else plan
 
 
 @dataclass(frozen=True)
@@ -104,23 +125,32 @@ class Practice:
     model: Transformer
     engine: Engine
     assign: Assigner | None
+    auditor: Auditor | None = None
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        """An update's batch at a time, sampled from the model as it is then: a function of (seed, step, weights)."""
-        config, engine = self.config, self.engine
+    def batches(self, cursor: dict[str, Any]) -> Iterator[Batch]:
+        """An update's batch at a time, sampled from the model as it is then: a function of (seed, cursor, weights)."""
+        config, engine, auditor = self.config, self.engine, self.auditor
         tokenizer = engine.tokenizer
         replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=config.replay_tokens)
         leave_out = config.drop_even or config.average == "credited"  # there they count nothing in any case
-        for step in range(first, config.steps):
+        if auditor:
+            auditor.begin(cursor)
+        for step in range(cursor.get("step", 0), config.steps):
             start = time.perf_counter()
+            sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step)
+            row = auditor.before(step, sampling) if auditor else {}
+            audited = time.perf_counter()
             engine.load(self.model)
             problems = draw(self.task, "train", config.problems, seed=1_000_000 * config.seed + step)
-            sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step)
             own = ranks.share(config.problems)  # tried by this rank, each attempt with the seed that it has on any
             at_own = replace(sampling, seed=sampling.seed + own.start * config.group_size)
             completions = sample(engine, self.task, problems[own], at_own, config.group_size)
             sampled = time.perf_counter()
-            attempts = ranks.gathered(judge(tokenizer, self.task, problems[own], completions))
+            if auditor:
+                attempts, judged = auditor.judged(step, problems, completions)
+                row |= {name: value + row.get(name, 0) for name, value in judged.items()}
+            else:
+                attempts = ranks.gathered(judge(tokenizer, self.task, problems[own], completions))
             groups = in_groups(attempts, config.group_size)
             verified = time.perf_counter()
             reward, forward_tokens = fmean(a.verdict.outcome for g in groups for a in g), num_forward(groups)
@@ -133,14 +163,16 @@ class Practice:
                 if not leave_out or any(any(line) for line in given)
             ] or [to_item(tokenizer, groups[0][0], credits[0][0])]
             items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
-            row = measures(groups, credits) | {
+            row |= measures(groups, credits) | {
                 "reward": reward,  # of attempts from the start
-                "forward_tokens": forward_tokens + more_tokens,
-                "seconds/sampling": sampled - start,
+                "forward_tokens": forward_tokens + more_tokens + row.get("judge/positions", 0),
+                "seconds/auditing": audited - start,
+                "seconds/sampling": sampled - audited,
                 "seconds/verifying": verified - sampled,
                 "seconds/crediting": credited - verified,
             }
-            yield replace(to_batch(items, tokenizer, {"step": step + 1}), measures=row)
+            state = {"auditor": auditor.state} if auditor else {}
+            yield replace(to_batch(items, tokenizer, {"step": step + 1} | state), measures=row)
 
     def credited(self, groups: Groups, sampling: Sampling) -> tuple[Groups, list[list[list[float]]], int]:
         """`again` and `credit`: groups, their credits, tokens. In one hand, for ranks round differently."""
@@ -245,6 +277,16 @@ def check(name: str, task: Task) -> None:
         raise UserError(f"task {name}: its own gold answer gets {verdict}; mend `verify` or `sample`")
 
 
+def check_judged(config: Config, task: Task) -> None:
+    problem = draw(task, "train", 1, seed=0)[0]
+    if not task.verify(problem, problem.messages[1:]).steps:
+        raise UserError(f"a judge learns from marked steps, and task {config.task} marks none; give one that does")
+    if ranks.size() > 1:
+        raise UserError("an auditor works in one process; start it without torchrun")
+    if config.judge_start and not (config.judge_start / JUDGE).exists():
+        raise UserError(f"no {JUDGE} in {config.judge_start}; name a run of `rl --judge audited` that has finished")
+
+
 def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
     """`assign` is for labs: credit by a function that has no name here."""
     known = [*ASSIGNERS, *POTENTIALS]
@@ -257,6 +299,8 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
     task = task_named(config.task)
     check(config.task, task)
     start = exchange.checkpoint_of(config.start)
+    if config.judge != "none":
+        check_judged(config, task)
     run = Run.open(config.out, "rl", config)
     if not run.done:
         practise(run, config, start, task, assign or ASSIGNERS.get(config.credit))
@@ -268,7 +312,18 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     device = set_up(config.threads, dtype)
     model, tokenizer = exchange.load(start, DTYPES[dtype])
     origin, _ = exchange.load(start, DTYPES[dtype])
-    practice = Practice(config, task, model, Engine(model, tokenizer, slots=128), assign)
+    engine = Engine(model, tokenizer, slots=128)
+    plan = QUICKSTART
+    matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
+    optimizer = Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=config.optimizer == "muon")
+    auditor = None
+    if config.judge != "none":
+        kept, body = (exchange.load(start, DTYPES[dtype])[0] for _ in range(2))
+        learned = Judge(body, config.seed)
+        if config.judge_start:
+            learned.load(config.judge_start / JUDGE)
+        auditor = Auditor(run, task, engine, model, kept, learned, optimizer, config.audited, config.seed)
+    practice = Practice(config, task, model, engine, assign, auditor)
 
     def look() -> tuple[str, float]:
         began = time.perf_counter()
@@ -279,14 +334,13 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     hindrance, look_seconds = run.settle("look", look)
     if hindrance:
         print(f"rl: {hindrance}", file=sys.stderr)
-    plan = QUICKSTART
-    matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
+    update = partial(policy, clip=config.clip)
     end = train(
         run,
-        model,
-        Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=config.optimizer == "muon"),
-        lambda cursor: practice.batches(config.steps if hindrance else cursor.get("step", 0)),
-        partial(policy, clip=config.clip),
+        auditor.module if auditor else model,
+        optimizer,
+        lambda cursor: practice.batches({"step": config.steps} if hindrance else cursor),
+        (lambda module, batch: update(module["policy"], batch)) if auditor else update,
         schedule=lambda done: warm_stay_decay(done, warmup=0.05, decay=config.decay),
         num_steps=config.steps,
         save_seconds=config.save_seconds,
@@ -295,11 +349,13 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         label="rl",
     )
     ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
+    if auditor:
+        auditor.judge.save(run.path(JUDGE))
     ranks.first(lambda: graduate(run, model, tokenizer, config.exam_n))
     rows = ranks.first(lambda: [] if hindrance else read_jsonl(run.path("metrics.jsonl")))
     updates = [row for row in rows if "rollouts" in row]
     total = {k: sum(row[k] for row in updates) for k in ("rollouts", "sampled_tokens", "forward_tokens")}
-    parts = {k: sum(row[f"seconds/{k}"] for row in updates) for k in ("sampling", "verifying", "crediting")}
+    parts = {k: sum(row[f"seconds/{k}"] for row in updates) for k in ("auditing", "sampling", "verifying", "crediting")}
     parts["evaluating"] = sum(row["dev"]["seconds"] for row in rows if "dev" in row)
     per_token = flops_per_token(model.config, config.max_new_tokens)
     run.finish(
@@ -312,5 +368,6 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         dtype=dtype,
         credit=config.credit,
         hindrance=hindrance,
+        verified=sum(row.get("judge/verified", 0) for row in updates) if auditor else total["rollouts"],
         **total,
     )

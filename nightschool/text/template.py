@@ -174,8 +174,8 @@ def resume(tokenizer: Tokenizer, observations: Sequence[Message]) -> list[int]:
 
 
 def adopt(folder: Path) -> Tokenizer:
-    """A stranger's tokenizer, its tokenizer_config.json settled as ours: eos_token ends a turn, pad_token a document; or
-    one of ours that comes home.
+    """A stranger's tokenizer, its tokenizer_config.json settled as ours: eos_token ends a turn, pad_token a document.
+    One of ours comes home as it is.
 
     UserError where it is no byte-level BPE, or where its chat template does not show what an assistant's turn is.
     """
