@@ -56,7 +56,7 @@ from nightschool.__main__ import main
         ("lab credit --results {out}", "run `nightschool lab credit --sweep` first"),
         ("rl --group-size 0", "group_size must be at least 1; got 0"),
         ("rl --again 0", "one attempt has none to be compared with; raise group_size or again"),
-        ("rl --credit outcome", "credit outcome compares whole attempts; give --again 0 and a group_size of some"),
+        ("rl --credit outcome", "credit outcome compares whole attempts; add --again 0 --group-size 8 --problems 8"),
         ("night --start nowhere --out {out}/night", "no checkpoint in nowhere"),
         ("night --dreams 2", "shares, at most 1; got 0.8 and 2"),
         ("read", "name at least one file or folder"),

@@ -295,7 +295,7 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
             f"credit must be one of {', '.join(known)}{closest(config.credit, known)}; got {config.credit!r}"
         )
     if config.again and not assign and config.credit != "first_error":
-        raise UserError(f"credit {config.credit} compares whole attempts; give --again 0 and a group_size of some")
+        raise UserError(f"credit {config.credit} compares whole attempts; add --again 0 --group-size 8 --problems 8")
     task = task_named(config.task)
     check(config.task, task)
     start = exchange.checkpoint_of(config.start)
