@@ -24,17 +24,17 @@ from __future__ import annotations
 import random
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import exp
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from nightschool.config import UserError, at_least
 from nightschool.device import set_up
 from nightschool.lab import report
-from nightschool.lab.statistics import bootstrap, first_crossing, iqm, paired
+from nightschool.lab.arms import Holds, Interval, Json, verdict, walk
+from nightschool.lab.statistics import first_crossing, iqm, paired
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.instinct import instinct
@@ -52,10 +52,6 @@ from nightschool.text.document import Document
 from nightschool.train.course import course
 from nightschool.train.plan import QUICKSTART
 from nightschool.world.totals import Slips, totals
-
-Json = dict[str, Any]
-Interval = tuple[float, float]
-Holds = Callable[[float, float, float], bool | None]  # (value, low, high); None: only shown
 
 CARD = "A tiny model of the Qwen3 architecture that a careless teacher taught to add."
 MODEL = ModelConfig(
@@ -321,10 +317,7 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
     found: list[Json] = []
 
     def bar(name: str, values: Sequence[float], asked: str, holds: Holds, between: Interval | None = None) -> None:
-        value, (low, high) = iqm(values), between or bootstrap(values)
-        verdict = holds(value, low, high)
-        found.append({"name": name, "value": value, "low": low, "high": high, "bar": asked, "holds": verdict})
-        found[-1]["num_seeds"] = len(values)
+        found.append(verdict(name, values, asked, holds, between))
 
     def column(arm: str, key: str) -> list[float]:
         return [row.get(key, 0.0) for row in arms[arm]]
@@ -380,28 +373,14 @@ def main(config: Config) -> Json:
     if not (config.rate or path.exists()):
         raise UserError(f"no {path}; run `nightschool lab credit --sweep` first, so that all arms are tuned alike")
     best = dict.fromkeys(ARMS, config.rate) if config.rate else read_json(path)["best"]
-    rows: dict[str, list[Json]] = {arm: [] for arm in config.arms}
-    result: Json = {}
-    for num_seeds, seed in enumerate(config.seeds, 1):
-        for arm in config.arms:
-            out = config.out / f"seed-{seed}" / arm
-            rollouts = config.rollouts // (2 if arm.startswith(SHORT) else 1)
-            practise(config, arm, seed, best[ARMS[arm].rates_of or arm], rollouts, out)
-            rows[arm].append(row_of(config, arm, seed, out))
-            # seeds that all arms have; while the first is under way, the arms that have it
-            full = num_seeds if arm == config.arms[-1] else max(1, num_seeds - 1)
-            result = {
-                "command": shlex.join(["nightschool", *sys.argv[1:]]),
-                "meta": meta_of(config.seeds[:num_seeds]),
-                "arms": {
-                    name: {"rows": [{k: v for k, v in row.items() if k != "right"} for row in found]}
-                    for name, found in rows.items()
-                    if found
-                },
-                "bars": bars({name: found[:full] for name, found in rows.items() if len(found) >= full}),
-            }
-            write_json(config.results / "credit.json", result)
-            report.write(config.results / "credit.html", "credit", __doc__ or "", result, GOAL)
-            last = rows[arm][-1]
-            print(f"seed {seed} {arm:18} {last['start']:.3f} -> {last['final']:.3f}", file=sys.stderr, flush=True)
-    return {bar["name"]: bar["value"] for bar in result["bars"]}
+
+    def row(arm: str, seed: int) -> Json:
+        out = config.out / f"seed-{seed}" / arm
+        rollouts = config.rollouts // (2 if arm.startswith(SHORT) else 1)
+        practise(config, arm, seed, best[ARMS[arm].rates_of or arm], rollouts, out)
+        return row_of(config, arm, seed, out)
+
+    def page(result: Json) -> None:
+        report.write(config.results / "credit.html", "credit", __doc__ or "", result, GOAL)
+
+    return walk(config.arms, config.seeds, row, bars, meta_of, config.results / "credit.json", page)

@@ -20,8 +20,6 @@ But: on a CPU only; the learning rate is not tuned for each arm.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +28,8 @@ from statistics import fmean
 from nightschool.config import UserError, at_least
 from nightschool.device import set_up
 from nightschool.lab import credit, report
-from nightschool.lab.credit import Holds, Interval, Json
-from nightschool.lab.statistics import bootstrap, iqm, paired
+from nightschool.lab.arms import Holds, Interval, Json, verdict, walk
+from nightschool.lab.statistics import paired
 from nightschool.model import exchange
 from nightschool.rl.auditor import Plan, Table
 from nightschool.rl.judge import Judge, marks, verdicts
@@ -162,9 +160,7 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
     found: list[Json] = []
 
     def bar(name: str, values: Sequence[float], asked: str, holds: Holds, between: Interval | None = None) -> None:
-        value, (low, high) = iqm(values), between or bootstrap(values)
-        verdict = holds(value, low, high)
-        found.append({"name": name, "value": value, "low": low, "high": high, "bar": asked, "holds": verdict})
+        found.append(verdict(name, values, asked, holds, between))
 
     def column(arm: str, key: str) -> list[float]:
         return [row[key] for row in arms[arm] if key in row]
@@ -193,29 +189,12 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
 
 def main(config: Config) -> Json:
     config.results.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[Json]] = {arm: [] for arm in config.arms}
-    result: Json = {}
-    for num_seeds, seed in enumerate(config.seeds, 1):
-        for arm in config.arms:
-            practise(config, arm, seed)
-            rows[arm].append(row_of(config, arm, seed))
-            # seeds that all arms have; while the first is under way, the arms that have it
-            full = num_seeds if arm == config.arms[-1] else max(1, num_seeds - 1)
-            result = {
-                "command": shlex.join(["nightschool", *sys.argv[1:]]),
-                "meta": credit.meta_of(config.seeds[:num_seeds]),
-                "arms": {
-                    name: {"rows": [{k: v for k, v in row.items() if k != "right"} for row in found]}
-                    for name, found in rows.items()
-                    if found
-                },
-                "bars": bars({name: found[:full] for name, found in rows.items() if len(found) >= full}),
-            }
-            write_json(config.results / "judge.json", result)
-            report.write(config.results / "judge.html", "judge", __doc__ or "", result, TRUE, "updates", COLUMNS)
-            last = rows[arm][-1]
-            judged = f", judged {last['judged']:.3f}" if "judged" in last else ""
-            print(
-                f"seed {seed} {arm:10} {last['start']:.3f} -> {last['final']:.3f}{judged}", file=sys.stderr, flush=True
-            )
-    return {bar["name"]: bar["value"] for bar in result["bars"]}
+
+    def row(arm: str, seed: int) -> Json:
+        practise(config, arm, seed)
+        return row_of(config, arm, seed)
+
+    def page(result: Json) -> None:
+        report.write(config.results / "judge.html", "judge", __doc__ or "", result, TRUE, "updates", COLUMNS)
+
+    return walk(config.arms, config.seeds, row, bars, credit.meta_of, config.results / "judge.json", page)
