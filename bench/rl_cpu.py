@@ -97,7 +97,7 @@ def main(c: Config) -> dict[str, Any]:
     practice = rl.Practice(settings, task, model, Engine(model, vocabulary, slots=128), first_error)
     rows: list[dict[str, float]] = []
     start = time.perf_counter()
-    for step, batch in enumerate(practice.batches(0)):
+    for step, batch in enumerate(practice.batches({})):
         made = time.perf_counter()
         update(model, optimizer, policy, [batch], 1.0, clip_norm=1.0)
         end = time.perf_counter()
