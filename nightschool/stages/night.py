@@ -21,14 +21,13 @@ from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
 from nightschool.night.memory import Passage, told
 from nightschool.night.read import Reflection, by_engine, by_topic, reflect
-from nightschool.night.sleep import sleep
+from nightschool.night.sleep import Day, Night, sleep
 from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_jsonl
 from nightschool.tasks.exam import exam
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
 from nightschool.text.corpus import Source
 from nightschool.text.document import Document, record_of
-from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW
 from nightschool.world import school
 from nightschool.world.newcomers import News, newcomers, questions
 from nightschool.world.problem import Problem
@@ -134,22 +133,20 @@ def main(config: Config) -> dict[str, Any]:
         start,
         model,
         engine,
-        QUICKSTART,
-        QUICKSTART_ROW,
+        Day(lessons, LESSONS, heard=[*heard_at_school(lessons, config.seed), *news.documents]),
+        Night(
+            config.tokens,
+            config.replay,
+            config.dreams,
+            config.lr_scale,
+            config.max_drift,
+            config.seed,
+            config.save_seconds,
+        ),
         card=CARD,
         reflections=reflections,
         food=[[Document(text=told(d))] for d in news.documents] if config.control else by_topic(reflections),
-        sources=lessons,
-        shares=LESSONS,
-        heard=[*heard_at_school(lessons, config.seed), *news.documents],
         sit=lambda engine: sit(engine, news, config.n_gate),
-        tokens=config.tokens,
-        replay=config.replay,
-        dreams=config.dreams,
-        max_drift=config.max_drift,
-        seed=config.seed,
-        lr_scale=config.lr_scale,
-        save_seconds=config.save_seconds,
         control=config.control,
         documents=len(news.documents),
         precision=precision(reflections, news),
