@@ -219,7 +219,9 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written there is synced and renamed at the end, or removed."""
+    """A temporary name beside `path`, its folder made; what was written there is synced and renamed at the end, or
+    removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
