@@ -22,7 +22,6 @@ of a seed. Tiny models, and no more is claimed. But: on a CPU only.
 from __future__ import annotations
 
 import random
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -42,7 +41,7 @@ from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.rl.credit import Assigner, first_error, reached
 from nightschool.rl.measures import lucky, shares
-from nightschool.runs import Run, read_json, read_jsonl, source, versions, write_json
+from nightschool.runs import Run, publish, read_json, read_jsonl, write_json
 from nightschool.stages import rl
 from nightschool.tasks.attempt import Attempt, attempt
 from nightschool.tasks.named import task_named
@@ -141,6 +140,7 @@ ARMS: dict[str, Arm] = {
 }
 PROBLEMS, ROLLOUTS = 2, 32  # an update; on the sweep's seed 128 attempts were worse for first_error and outcome alike
 OUTCOME_ARMS = ("outcome", "grpo", "dapo")
+SWEPT, SWEEP_SEED = "credit_sweep.json", 100
 SHORT = ("lucky", "null")  # arms of these get half the budget
 PRACTISED = ("wrong_step_upweight", "wrong_step_upweight_rewarded", "credit_auc", "frac_reward_zero_std")  # means of
 
@@ -294,22 +294,15 @@ def sweep(config: Config) -> Json:
         tried[arm] = {}
         for rate in config.rates:
             out = config.out / "sweep" / f"{arm}-{rate:g}"
-            practise(config, arm, 100, rate, config.sweep_rollouts, out)
+            practise(config, arm, SWEEP_SEED, rate, config.sweep_rollouts, out)
             tried[arm][f"{rate:g}"] = fmean(share for _, share in curve(out)[-2:])
             print(f"sweep {arm:12} {rate:g}: {tried[arm][f'{rate:g}']:.3f}", file=sys.stderr, flush=True)
-    best = {arm: float(max(rates, key=lambda rate: rates[rate])) for arm, rates in tried.items()}
-    result = {
-        "command": shlex.join(["nightschool", *sys.argv[1:]]),
-        "meta": meta_of((100,)),
-        "arms": tried,
-        "best": best,
-    }
-    write_json(config.results / "credit_sweep.json", result)
-    return best
+    publish(config.results / SWEPT, tried, [], [SWEEP_SEED], model=asdict(MODEL))
+    return best_of(tried)
 
 
-def meta_of(seeds: Sequence[int]) -> Json:
-    return {**source(), "versions": versions(), "seeds": list(seeds), "model": asdict(MODEL)}
+def best_of(tried: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {arm: float(max(rates, key=lambda rate: rates[rate])) for arm, rates in tried.items()}
 
 
 def bars(arms: dict[str, list[Json]]) -> list[Json]:
@@ -369,10 +362,10 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
 def main(config: Config) -> Json:
     if config.sweep:
         return sweep(config)
-    path = config.results / "credit_sweep.json"
+    path = config.results / SWEPT
     if not (config.rate or path.exists()):
         raise UserError(f"no {path}; run `nightschool lab credit --sweep` first, so that all arms are tuned alike")
-    best = dict.fromkeys(ARMS, config.rate) if config.rate else read_json(path)["best"]
+    best = dict.fromkeys(ARMS, config.rate) if config.rate else best_of(read_json(path)["arms"])
 
     def row(arm: str, seed: int) -> Json:
         out = config.out / f"seed-{seed}" / arm
@@ -383,4 +376,4 @@ def main(config: Config) -> Json:
     def page(result: Json) -> None:
         report.write(config.results / "credit.html", "credit", __doc__ or "", result, GOAL)
 
-    return walk(config.arms, config.seeds, row, bars, meta_of, config.results / "credit.json", page)
+    return walk(config.arms, config.seeds, row, bars, config.results / "credit.json", page, model=asdict(MODEL))
