@@ -30,7 +30,7 @@ from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
 from nightschool.night.memory import Index, Passage, look_up, passage_tokens, passages, sentences, words
-from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic, counts, hold_out, reflect
+from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic, counts, hold_out, read_back, reflect
 from nightschool.night.sleep import Day, Night, sleep
 from nightschool.runs import Costs, Run, make_once, progress, read_json, read_jsonl, write_jsonl
 from nightschool.serve import client
@@ -215,7 +215,7 @@ def main(config: Config) -> dict[str, Any]:
         write_jsonl(written, map(asdict, made))
 
     make_once(written, write)
-    reflections = [Reflection(**row) for row in read_jsonl(written)]
+    reflections = read_back(written)
     kept = [r for r in reflections if r.kept]
     asked = hold_out(reflections, config.n_asked)
     refuse_to_learn(reflections, asked, config.least)
