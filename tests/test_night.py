@@ -132,7 +132,7 @@ def test_a_night_goes_on_from_the_nights_before(tmp_path: Path) -> None:
     assert [r.turns[0] for r in past.taught] == ["What?"]
     assert len(past.facts) == 60
     assert len(past.names) == 8
-    assert not set(past.names) & set(newcomers(5, 12, past.names).strangers)
+    assert not set(past.names) & set(newcomers(5, 8, past.names).strangers)
     assert newcomers(5, 4, past.names).facts != past.news[1].facts
     with pytest.raises(UserError, match="at most 12 can move in"):
         newcomers(5, 16, past.names)

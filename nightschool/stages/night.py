@@ -45,7 +45,7 @@ LESSONS = {**school.study(1.0), "lesson/unknown": 0.1}  # shares of what is repe
 class Config:
     out: Path = Path("life/night-001")  # the run folder
     start: Path = Path("life/rl")  # the evening's run
-    family: int = 8  # people who move in, a multiple of 4
+    family: int = 8  # people who move in: 8, or 4
     per_document: int = 128  # questions the model asks itself about each document
     tokens: int = 400_000  # to train on
     replay: float = 0.8  # share of these that is school again
@@ -63,8 +63,8 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "per_document", "tokens", "n_gate")
-        if self.family < 4 or self.family % 4:
-            raise UserError(f"family must be 4, 8, 12, ...; got {self.family}")
+        if self.family not in (4, 8):
+            raise UserError(f"family must be 4 or 8; got {self.family}")
         at_least(self, 0, "replay", "earlier", "dreams", "lr_scale", "max_drift", "threads", "save_seconds")
         if self.replay > 1 or self.dreams > 1:
             raise UserError(f"replay and dreams are shares, at most 1; got {self.replay} and {self.dreams}")

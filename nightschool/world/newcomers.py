@@ -35,7 +35,7 @@ class News:
 
 
 def newcomers(seed: int, num_people: int = 8, known: Sequence[str] = ()) -> News:
-    """A family of `num_people` (a multiple of 4): 7 facts each and 4 ties, 60 facts for 8 people. known: names of
+    """A family of `num_people` (4 or 8): 7 facts each and 4 ties, 60 facts for 8 people. known: names of
     families that came before. UserError where the town has no names left."""
     rng = random.Random(f"newcomers {seed}")
     women, men = (tuple(name for name in names if name not in known) for names in (NEW_WOMEN, NEW_MEN))
