@@ -2,8 +2,9 @@
 
     python bench/nights.py life          10 minutes a seed on two cores; resumes; writes results/nights.json
 
-Each night begins at the morning before; of a family whose night was undone nothing is asked. Beside it the same nights without repeating what earlier ones taught, nor a
-gate that asks for it. All questions are in wordings that no night teaches; the day's skills are dev's.
+Each night begins at the morning before; of a family whose night was undone nothing is asked. Beside it the same nights
+without repeating what earlier ones taught, nor a gate that asks for it. All questions are in wordings that no night
+teaches; the day's skills are dev's.
 """
 
 from __future__ import annotations
