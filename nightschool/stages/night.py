@@ -45,7 +45,8 @@ class Config:
     tokens: int = 400_000  # to train on
     replay: float = 0.8  # share of these that is school again
     dreams: float = 0.0  # share of the replay that is dreamt instead of repeated
-    lr_scale: float = 0.2  # of pretraining's learning rates
+    lr_scale: float = 0.2  # of the learning rates by which the model goes on
+    lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     n_gate: int = 100  # dev problems per skill for the gate
     max_drift: float = 0.0  # nats a token from the evening self at which the night ends; 0 = the exam alone decides
     control: bool = False  # re-read the raw text for the same tokens instead
@@ -57,7 +58,8 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "per_document", "tokens", "n_gate")
-        at_least(self, 0, "replay", "dreams", "lr_scale", "max_drift", "threads", "save_seconds")
+        at_least(self, 0, "replay", "dreams", "lr_scale", "lora_rank", "max_drift", "threads")
+        at_least(self, 0, "save_seconds")
         if self.replay > 1 or self.dreams > 1:
             raise UserError(f"replay and dreams are shares, at most 1; got {self.replay} and {self.dreams}")
 
@@ -142,6 +144,7 @@ def main(config: Config) -> dict[str, Any]:
             config.max_drift,
             config.seed,
             config.save_seconds,
+            config.lora_rank,
         ),
         card=CARD,
         reflections=reflections,

@@ -67,6 +67,11 @@ class Tokenizer:
         self.vocab_size: int = 1 + max(backend.get_vocab().values())
         self.end_of_text, self.turn_end = self.special[config["pad_token"]], self.special[config["eos_token"]]
 
+    @property
+    def brought(self) -> bool:
+        """Whether its model was taken in: those alone have a template of their own, and keep it."""
+        return self.template != ""
+
     def encode(self, text: str) -> list[int]:
         return self.plain.encode(text, add_special_tokens=False).ids
 
