@@ -51,6 +51,12 @@ QWEN = """
         {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
     {%- endif -%}
 {%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\\n' + ('' if enable_thinking | default(true) else '<think>\\n\\n</think>\\n\\n') -}}
+{%- endif -%}
+"""
+PLAIN = """
+{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}{%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 LLAMA = """
@@ -58,12 +64,16 @@ LLAMA = """
 {%- if messages[0]['role'] == 'system' -%}
     {{- messages[0]['content'] | trim -}}{%- set messages = messages[1:] -%}
 {%- endif -%}
+{%- for tool in tools or [] -%}{{- '\\n\\n' + (tool | tojson) -}}{%- endfor -%}
 {{- '<|eot_id|>' -}}
 {%- for m in messages -%}
     {%- if m.role not in ['user', 'assistant', 'tool'] -%}{{- raise_exception('no role ' + m.role) -}}{%- endif -%}
     {%- if 'tool_calls' in m and m.tool_calls | length != 1 -%}{{- raise_exception('one call') -}}{%- endif -%}
     {{- '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim -}}
-    {%- if 'tool_calls' in m -%}{{- m.tool_calls[0].function | tojson -}}{%- endif -%}
+    {%- if 'tool_calls' in m -%}
+        {%- set call = m.tool_calls[0].function -%}
+        {{- '{"name": "' + call.name + '", "parameters": ' + (call.arguments | tojson) + '}' -}}
+    {%- endif -%}
     {{- '<|eot_id|>' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}{%- endif -%}
