@@ -60,8 +60,8 @@ def sample(
 def judge(
     tokenizer: Tokenizer, task: Task, problems: Sequence[Problem], completions: Sequence[Completion]
 ) -> list[Attempt]:
-    """Have each completion of `sample` verified. A rank that has no problem has no attempt."""
-    copies, attempts = len(completions) // max(1, len(problems)), []
+    """Have each completion of `sample` verified."""
+    copies, attempts = len(completions) // max(len(problems), 1), []  # a rank may have no problem
     for i, completion in enumerate(completions):
         problem, transcript = problems[i // copies], turns_of(tokenizer, completion)
         attempts.append(Attempt(problem, completion, transcript, task.verify(problem, transcript)))
