@@ -14,6 +14,7 @@ import tokenizers
 import torch
 import transformers
 from tokenizers import AddedToken
+from tokenizers.processors import TemplateProcessing
 
 from nightschool.text.tokenizer import SPLIT, train
 
@@ -88,6 +89,9 @@ def write_tokenizer(folder: Path, make: str, template: str | None = None) -> int
         saved["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = LLAMA_SPLIT
     backend = tokenizers.Tokenizer.from_str(json.dumps(saved))
     backend.add_tokens([AddedToken(t, special="|" in t, normalized=False) for t in TOKENS[make]])
+    if make == "llama":  # begins every text
+        first = ("<|begin_of_text|>", backend.token_to_id("<|begin_of_text|>"))
+        backend.post_processor = TemplateProcessing("<|begin_of_text|> $A", special_tokens=[first])
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}

@@ -111,6 +111,10 @@ def test_a_turn_written_otherwise_later_is_a_lesson_of_its_own(tmp_path: Path) -
         qwen, [Document(messages=TALKS["two"]), Document(text="a town"), Document(messages=TALKS["one"])]
     )
     assert len(items) == 4
+    for tokenizer, make in ((qwen, "qwen"), (llama, "llama")):
+        theirs: Any = AutoTokenizer.from_pretrained(tmp_path / make)
+        (text,) = corpus.encode(tokenizer, [Document(text="a town")])
+        assert text.ids == [*theirs("a town").input_ids, tokenizer.end_of_text]
 
 
 def test_special_tokens_in_text_stay_text(taken: tuple[str, Path, Tokenizer]) -> None:

@@ -83,14 +83,14 @@ def main(config: Config) -> dict[str, Any]:
             f"depth {config.depth} writes about {needed:.0f} GB; free some, or choose another disk by --out"
         )
     ladder = [rung(depth, memory, disk, speed, facts["gpus"] or 1, config.costs) for depth in DEPTHS]
-    going_on = checkpoint and room_of(exchange.model_config(checkpoint), Tokenizer.load(checkpoint).brought, memory)
-    if going_on and not going_on["factors_fit"]:
+    own = checkpoint and room_of(exchange.model_config(checkpoint), Tokenizer.load(checkpoint).brought, memory)
+    if own and not own["factors_fit"]:
         problems.append(f"memory does not hold {config.start}, even with --lora-rank; bring a smaller model")
     missing = [name for name in DATA if not (config.out / name / "meta.json").exists()]
     show(facts, checks, planned, speed, ladder, missing, config)
-    if going_on:
-        need = f"{going_on['whole_gb']:.1f} GB of memory for all weights, {going_on['factors_gb']:.1f} GB by factors"
-        advice = "" if going_on["whole_fits"] else f"; give --lora-rank {RANK}"
+    if own:
+        need = f"{own['whole_gb']:.1f} GB of memory for all weights, {own['factors_gb']:.1f} GB by factors"
+        advice = "" if own["whole_fits"] else f"; give --lora-rank {RANK}"
         print(f"{config.start}: {need}{advice}", file=sys.stderr)
     headline = {
         "machine": facts,
@@ -98,7 +98,7 @@ def main(config: Config) -> dict[str, Any]:
         "depth": config.depth,
         "training": speed,
         "ladder": ladder,
-        "start": going_on,
+        "start": own,
         "missing": missing,
         "assumptions": asdict(config.costs),
         "problems": problems,
