@@ -78,7 +78,7 @@ class Config:
     problems: int = 48  # different problems an update
     group_size: int = 1  # attempts at each, from the start
     again: int = 4  # goes at the rest of each wrong attempt, from its last right line; 0 = none
-    replay_tokens: int = 1024  # of school, beside the attempts of an update
+    replay_tokens: int | None = None  # of school, beside an update's attempts; None = 1024, none if it was brought
     max_new_tokens: int = 144  # of an attempt
     lr_scale: float = 0.05  # of the learning rates by which the model goes on
     lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
@@ -132,7 +132,8 @@ class Practice:
         """An update's batch at a time, sampled from the model as it is then: a function of (seed, cursor, weights)."""
         config, engine, auditor = self.config, self.engine, self.auditor
         tokenizer = engine.tokenizer
-        replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=config.replay_tokens)
+        replay_tokens = 1024 * (not tokenizer.brought) if config.replay_tokens is None else config.replay_tokens
+        replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=replay_tokens)
         leave_out = config.drop_even or config.average == "credited"  # there they count nothing in any case
         if auditor:
             auditor.begin(cursor)
@@ -163,7 +164,7 @@ class Practice:
                 for a, credit in zip(group, given, strict=True)
                 if not leave_out or any(any(line) for line in given)
             ] or [to_item(tokenizer, groups[0][0], credits[0][0])]
-            items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
+            items += [to_replay(item) for item in replay.chunk(step)] if replay_tokens else []
             row |= measures(groups, credits) | {
                 "reward": reward,  # of attempts from the start
                 "forward_tokens": forward_tokens + more_tokens + row.get("judge/positions", 0),
