@@ -51,7 +51,9 @@ def practice(folder: Path, out: str, **more: Any) -> rl.Config:
 
 def test_practice_exam_and_export(brought: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, here, rank = brought / "rl", "--threads 1 --dtype float32", 2 * brought.name.startswith("qwen2")
-    assert rl.main(practice(brought, run.name, lora_rank=rank))["hindrance"] == ""
+    assert rl.main(practice(brought, run.name, lora_rank=rank, replay_tokens=None))["hindrance"] == ""
+    updates = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    assert {row["replay"] for row in updates} == {0}, "it went to no school of ours"
     learned = changed(run, brought / "import")
     assert learned == of_blocks(run) if rank else learned == weights(run).keys()
     assert main(f"evaluate {run} --n 1 --n-probes 0 {here}".split()) == 0

@@ -121,9 +121,9 @@ def going_on(
     """How a model that is there goes on learning, and the positions of a row. Nothing decays: it would be forgotten.
 
     Raised here, it goes on as it began: by Muon, at the rates of its depth. One that was brought is AdamW's, which
-    pretrained it, so that Muon would gain nothing (2502.16982, 3.5), at the rate of fine-tuning and in about a thousand
-    steps, none of more than 2^16 tokens. muon: whether the matrices are Muon's, whatever that rule says; they move as
-    far by the one as by the other. lora: of factors, which are AdamW's in any case.
+    pretrained it: Muon then gains nothing (2502.16982, 3.5; 2511.06086). Its rate is that of fine-tuning, in about a
+    thousand steps, none of more than 2^16 tokens. muon: whether the matrices are Muon's, whatever that rule says; they
+    move as far by the one as by the other. lora: of factors, which are AdamW's in any case.
     """
     as_far = OF_MUON * math.sqrt(model.hidden_size)  # Muon's rate, of AdamW's
     rate = FINE_TUNING * (ITS_WIDTH / model.hidden_size) ** POWER[model.family]
