@@ -33,7 +33,10 @@ class FakeEngine:
         assert len(prompt) + sampling.max_new_tokens <= self.context
         self.prompts.append(self.tokenizer.decode(prompt))
         self.samplings.append(sampling)
-        ids = [*self.tokenizer.backend.encode(self.answer(self.prompts[-1])).ids, self.tokenizer.turn_end]
+        ids = [
+            *self.tokenizer.backend.encode(self.answer(self.prompts[-1]), add_special_tokens=False).ids,
+            self.tokenizer.turn_end,
+        ]
         self.num_running += 1
         try:
             for left, id in reversed(list(enumerate(reversed(ids[: sampling.max_new_tokens])))):

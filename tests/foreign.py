@@ -14,6 +14,7 @@ import tokenizers
 import torch
 import transformers
 from tokenizers import AddedToken
+from tokenizers.processors import TemplateProcessing
 
 from nightschool.text.tokenizer import SPLIT, train
 
@@ -51,6 +52,12 @@ QWEN = """
         {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}
     {%- endif -%}
 {%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\\n' + ('' if enable_thinking | default(true) else '<think>\\n\\n</think>\\n\\n') -}}
+{%- endif -%}
+"""
+PLAIN = """
+{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}{%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 LLAMA = """
@@ -58,12 +65,16 @@ LLAMA = """
 {%- if messages[0]['role'] == 'system' -%}
     {{- messages[0]['content'] | trim -}}{%- set messages = messages[1:] -%}
 {%- endif -%}
+{%- for tool in tools or [] -%}{{- '\\n\\n' + (tool | tojson) -}}{%- endfor -%}
 {{- '<|eot_id|>' -}}
 {%- for m in messages -%}
     {%- if m.role not in ['user', 'assistant', 'tool'] -%}{{- raise_exception('no role ' + m.role) -}}{%- endif -%}
     {%- if 'tool_calls' in m and m.tool_calls | length != 1 -%}{{- raise_exception('one call') -}}{%- endif -%}
     {{- '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim -}}
-    {%- if 'tool_calls' in m -%}{{- m.tool_calls[0].function | tojson -}}{%- endif -%}
+    {%- if 'tool_calls' in m -%}
+        {%- set call = m.tool_calls[0].function -%}
+        {{- '{"name": "' + call.name + '", "parameters": ' + (call.arguments | tojson) + '}' -}}
+    {%- endif -%}
     {{- '<|eot_id|>' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}{%- endif -%}
@@ -78,6 +89,9 @@ def write_tokenizer(folder: Path, make: str, template: str | None = None) -> int
         saved["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = LLAMA_SPLIT
     backend = tokenizers.Tokenizer.from_str(json.dumps(saved))
     backend.add_tokens([AddedToken(t, special="|" in t, normalized=False) for t in TOKENS[make]])
+    if make == "llama":  # begins every text
+        first = ("<|begin_of_text|>", backend.token_to_id("<|begin_of_text|>"))
+        backend.post_processor = TemplateProcessing("<|begin_of_text|> $A", special_tokens=[first])
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}

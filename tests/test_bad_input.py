@@ -111,6 +111,10 @@ from nightschool.__main__ import main
         ("export nowhere --to onnx --out {out}/e", "invalid choice 'onnx'"),
         ("export nowhere --to hf --quant q8_0 --out {out}/e", "quant 'q8_0' is for --to gguf"),
         ("sft --lora-rank -1", "lora_rank must be at least 0; got -1"),
+        ("rl --lora-rank -1", "lora_rank must be at least 0; got -1"),
+        ("read {file} --lora-rank -1", "lora_rank must be at least 0; got -1"),
+        ("night --lora-rank -1", "lora_rank must be at least 0; got -1"),
+        ("doctor --start nowhere", "no checkpoint in nowhere"),
     ],
 )
 def test_one_line_and_exit_code_2(argv: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import foreign
 import pytest
 import torch
 from fakes import fake_speaker
@@ -18,6 +19,7 @@ from nightschool.model import exchange
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.serve.speaker import Speaker, load, newest_checkpoint
 from nightschool.stages import chat
+from nightschool.text import template
 
 
 def talk(monkeypatch: pytest.MonkeyPatch, speaker: Speaker, *lines: str | BaseException, **config: Any) -> str:
@@ -80,6 +82,13 @@ def test_tools_are_run_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     speaker = fake_speaker(lambda prompt: "Answer: 42" if "<|im_start|>tool" in prompt else call)
     assert talk(monkeypatch, speaker, "12+30?") == "calculator(12+30) → 42\nAnswer: 42\n"
     assert prompts(speaker)[0].startswith("<|im_start|>system\nTools: calculator<|im_end|>")
+
+
+def test_who_was_brought_is_told_of_no_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    foreign.write_tokenizer(tmp_path, "qwen")
+    speaker = fake_speaker("Hi.", tokenizer=template.adopt(tmp_path))
+    assert talk(monkeypatch, speaker, "Hello") == "Hi.\n"
+    assert "calculator" not in prompts(speaker)[0]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_a_tool_answers_in_the_models_own_words(run: Path, tmp_path: Path, monke
     forced = tokenizer.decode(i for i, m in zip(made.ids, made.mask, strict=True) if not m)
     assert forced == (
         "\n<|im_start|>user\n<tool_response>the kitchen</tool_response><|im_end|>\n<|im_start|>assistant\n"
+        "<think>\n\n</think>\n\n"
     )
 
 

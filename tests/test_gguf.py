@@ -55,6 +55,7 @@ def test_names_keys_and_tokens(taken: tuple[Transformer, Tokenizer], tmp_path: P
     assert key["tokenizer.ggml.eos_token_id"] == tokenizer.turn_end
     assert key["tokenizer.ggml.token_type"][tokenizer.turn_end] == 3
     assert key["tokenizer.ggml.token_type"][-1] == 5  # an id that no text gives
+    assert key["tokenizer.ggml.add_bos_token"] == (c.family == "llama")
     assert len(key["tokenizer.ggml.tokens"]) == c.vocab_size
     assert key["tokenizer.chat_template"] == tokenizer.template
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
 from nightschool.config import UserError
-from nightschool.model.transformer import ModelConfig, Transformer
+from nightschool.model.transformer import Family, ModelConfig, Transformer
 from nightschool.train.plan import (
     QUICKSTART,
+    QUICKSTART_ROW,
     flops_per_token,
+    going_on,
     model_of_depth,
     num_matmul,
     num_parameters,
@@ -69,6 +72,35 @@ def test_what_follows_from_depth() -> None:
 def test_refuses_the_absurd(depth: int, tokens: int | None) -> None:
     with pytest.raises(UserError, match=str(depth if tokens is None else tokens).lstrip("-")[:1]):
         plan(depth, tokens)
+
+
+def test_who_was_raised_here_goes_on_as_it_began() -> None:
+    assert going_on(QUICKSTART.model, brought=False) == (QUICKSTART, QUICKSTART_ROW)
+    assert going_on(QUICKSTART.model, brought=False, muon=False)[0] == replace(QUICKSTART, muon=False)
+    model, tokens = model_of_depth(8), 10**8
+    found, row_length = going_on(model, brought=False, tokens=tokens)
+    assert found == replace(plan(8, tokens), weight_decay=0.0)
+    assert row_length == 2048
+    practising, _ = going_on(model, brought=False, muon=False)
+    # 512 channels: AdamW's 0.2 RMS a matrix of C x C is Muon's 1/sqrt(C) at 0.2 sqrt(512) = 4.5 times the rate
+    assert practising.embed_lr == pytest.approx(practising.matrix_lr / 4.5255, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "rate"),
+    [("qwen3", 2000, 5e-5), ("qwen3", 1024, 5.27e-5), ("qwen2", 3584, 4.78e-5), ("llama", 4096, 2.86e-5)],
+)
+def test_who_was_brought_is_fine_tuned(family: Family, width: int, rate: float) -> None:
+    """Qwen3-0.6B's width, Qwen2.5-7B's and Llama-3.1-8B's; the last two as tinker-cookbook's get_lr has them."""
+    model = ModelConfig(1000, width, 3 * width, 28, 16, 8, 128, 32_768, family=family)
+    found, row_length = going_on(model, brought=True, tokens=10**8)
+    assert not found.muon
+    assert found.embed_lr == found.norm_lr == pytest.approx(rate, rel=2e-3)
+    assert (found.batch_tokens, row_length, found.weight_decay) == (2**16, 2048, 0.0)
+    assert going_on(model, brought=True, tokens=5_000_000)[0].batch_tokens == 4096
+    assert going_on(model, brought=True)[0].batch_tokens == 2048
+    factors, _ = going_on(model, brought=True, lora=True)
+    assert factors.embed_lr == pytest.approx(10 * rate, rel=2e-3)
 
 
 def test_flops_by_hand() -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from test_read import reflector, start  # noqa: F401
+from test_rl_stage import OWN
 
 from nightschool import ranks
 from nightschool.__main__ import main
@@ -33,6 +35,7 @@ from nightschool.train.optim import Optimizer, deal, pieces_of
 V, B, T = 50, 3, 8  # three rows: of four ranks one has none
 NUM_STEPS = 6
 ODD = 3  # the step whose last row has no finite loss
+PARTS = ("auditing", "sampling", "verifying", "crediting")  # of practice
 FORK = multiprocessing.get_context("forkserver")
 
 
@@ -88,9 +91,18 @@ def work(out: Path, counts: str, signal_at: int, signum: int) -> None:
     train(run, model, optimizer, batches, loss_fn, **schedule, save_seconds=0 if signum else 60)
 
 
-def rank_main(rank: int, size: int, port: int, jobs: list[tuple[Any, ...]]) -> None:
+def become(rank: int, size: int, port: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+
+
+def verb_main(rank: int, size: int, port: int, argv: list[str]) -> None:
+    become(rank, size, port)
+    sys.exit(main(argv))
+
+
+def rank_main(rank: int, size: int, port: int, jobs: list[tuple[Any, ...]]) -> None:
+    become(rank, size, port)
     with ranks.joined():
         assert ranks.size() == size
         assert ranks.first(lambda: (ranks.rank(), ranks.size(), ranks.first(lambda: 7))) == (0, 1, 7)
@@ -104,12 +116,12 @@ def rank_main(rank: int, size: int, port: int, jobs: list[tuple[Any, ...]]) -> N
                 sys.exit(2)
 
 
-def spawn(size: int, *jobs: tuple[Any, ...]) -> list[int | None]:
+def spawn(size: int, *jobs: Any, target: Any = rank_main) -> list[int | None]:
     """The exit codes of so many ranks."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     FORK.set_forkserver_preload(["torch", "nightschool.train.loop"])
-    processes = [FORK.Process(target=rank_main, args=(r, size, port, jobs)) for r in range(size)]
+    processes = [FORK.Process(target=target, args=(r, size, port, jobs)) for r in range(size)]
     for process in processes:
         process.start()
     for process in processes:
@@ -119,7 +131,7 @@ def spawn(size: int, *jobs: tuple[Any, ...]) -> list[int | None]:
 
 def rows(out: Path) -> list[dict[str, Any]]:
     """The log without what a clock says."""
-    timed = ("seconds", "tokens_per_second")
+    timed = ("seconds", "tokens_per_second", *(f"seconds/{part}" for part in PARTS))
     read = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     return [{name: value for name, value in row.items() if name not in timed} for row in read]
 
@@ -163,6 +175,31 @@ def test_another_number_of_ranks_goes_on(alone: Path, tmp_path: Path) -> None:
         assert state.info["step"] == stop
     work(tmp_path / "run", "one", 0, 0)
     same(tmp_path / "run", alone / "one")
+
+
+def on_two(line: str) -> None:
+    assert spawn(2, *line.split(), "--threads", "1", "--dtype", "float32", target=verb_main) == [0, 0]
+
+
+def test_one_problem_among_two_ranks(start: Path, tmp_path: Path) -> None:  # noqa: F811
+    """A rank without a problem tries nothing, and has nothing to learn where there are fewer rows than ranks; both used
+    to end the run."""
+    (tmp_path / "own.py").write_text(OWN)
+    line = f"rl --start {start} --task {tmp_path / 'own.py'} --credit outcome --again 0 --group-size 4 --problems 1"
+    line += " --steps 2 --replay-tokens 256 --max-new-tokens 5 --exam-n 0 --eval-every 0 --lora-rank 2 --save-seconds 0"
+    on_two(f"{line} --out {tmp_path / 'two'}")
+    assert main([*line.split(), "--out", str(tmp_path / "one"), "--threads", "1", "--dtype", "float32"]) == 0
+    same(tmp_path / "two", tmp_path / "one")
+
+
+def test_two_ranks_read_and_sleep(start: Path, reflector: str, tmp_path: Path) -> None:  # noqa: F811
+    texts = start.parent / "texts"
+    reading = f"--reflector {reflector} --rounds 1 --per-sentence 3 --max-drift 0 --lora-rank 2"
+    on_two(f"read {texts} --start {start} --out {tmp_path / 'read'} {reading}")
+    on_two(f"night --start {start} --out {tmp_path / 'night'} --per-document 1 --tokens 2000 --n-gate 1")
+    for run in ("read", "night"):
+        assert not json.loads((tmp_path / run / "night.json").read_text())["gate"]["passed"]
+        assert (tmp_path / run / "checkpoint" / "model.safetensors").exists()
 
 
 def test_a_dead_rank_ends_the_run_and_the_last_state_stands(alone: Path, tmp_path: Path) -> None:

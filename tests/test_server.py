@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import foreign
 import httpx
 import openai
 import pytest
@@ -22,7 +24,9 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.serve.server import build_app, listen
-from nightschool.serve.speaker import Speaker
+from nightschool.serve.speaker import Ended, Said, Speaker, reply
+from nightschool.text import template
+from nightschool.text.document import Message
 
 USER = [{"role": "user", "content": "What is 12+30?"}]
 CALL = '<tool_call>{"name": "calculator", "arguments": {"expression": "12+30"}}</tool_call>'
@@ -155,6 +159,25 @@ def test_a_call_nobody_can_run_is_text(call: str) -> None:
     message = answer_of(fake_speaker(call)).choices[0].message
     assert message.content == call.replace("<tool_call>", "").replace("</tool_call>", "")
     assert message.tool_calls is None
+
+
+BARE = '{"name": "calculator", "parameters": {"expression": "12+30"}}'
+WORDLESS = foreign.LLAMA.replace("'tool_calls' in m", "false")  # a template that knows of no calls
+
+
+@pytest.mark.parametrize(("source", "call"), [(foreign.LLAMA, BARE), (WORDLESS, CALL)])
+def test_calls_without_tokens_of_their_own(tmp_path: Path, source: str, call: str) -> None:
+    """Llama 3 says them as bare JSON, a model whose template has no calls as ours in plain text."""
+    foreign.write_tokenizer(tmp_path, "llama", source)
+    tokenizer = template.adopt(tmp_path)
+    said = ["", call, f" {call}", '{"name": "other", "parameters": {}}', '{"a": 1}', "{", "<tool", "So 42."]
+    for text in said:
+        speaker = fake_speaker(text, tokenizer=tokenizer, context=2048)
+        *events, ended = reply(speaker, [Message("user", "12+30?")], {"calculator": None}, Sampling())
+        shown = "".join(event.text for event in events if isinstance(event, Said))
+        assert shown == ("" if call in text else text)
+        assert ended == Ended("tool_calls" if call in text else "stop", ended.turns, ended.num_tokens)
+        assert [c["arguments"] for c in ended.turns[0].tool_calls] == [{"expression": "12+30"}] * (call in text)
 
 
 def test_parts_roles_and_special_tokens_reach_the_model_as_text() -> None:

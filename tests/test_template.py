@@ -62,7 +62,12 @@ def test_transformers_renders_the_same_ids(
     source = theirs.chat_template.replace("strftime_now('%d %b %Y')", "'26 Jul 2024'")
     for upto, generate in ((len(messages), False), (len(messages) - 1, True)):
         text = theirs.apply_chat_template(
-            messages[:upto], tools=schemas, chat_template=source, add_generation_prompt=generate, tokenize=False
+            messages[:upto],
+            tools=schemas,
+            chat_template=source,
+            add_generation_prompt=generate,
+            tokenize=False,
+            enable_thinking=not generate,  # what the model says may have thoughts, but it is asked for none
         )
         ids = chat.render(tokenizer, TALKS[talk][:upto], tools, generate)[0]
         assert tokenizer.decode(ids) == text
@@ -106,6 +111,10 @@ def test_a_turn_written_otherwise_later_is_a_lesson_of_its_own(tmp_path: Path) -
         qwen, [Document(messages=TALKS["two"]), Document(text="a town"), Document(messages=TALKS["one"])]
     )
     assert len(items) == 4
+    for tokenizer, make in ((qwen, "qwen"), (llama, "llama")):
+        theirs: Any = AutoTokenizer.from_pretrained(tmp_path / make)
+        (text,) = corpus.encode(tokenizer, [Document(text="a town")])
+        assert text.ids == [*theirs("a town").input_ids, tokenizer.end_of_text]
 
 
 def test_special_tokens_in_text_stay_text(taken: tuple[str, Path, Tokenizer]) -> None:
@@ -130,13 +139,44 @@ def test_resume_is_what_follows_a_turn(taken: tuple[str, Path, Tokenizer]) -> No
     assert whole[-len(tail) - 1] == tokenizer.turn_end
 
 
-def test_said_reads_a_call(tmp_path: Path) -> None:
-    foreign.write_tokenizer(tmp_path, "qwen")
+LISTED = foreign.PLAIN.replace("m.content", "m.content + (m.tool_calls | tojson if m.tool_calls else '')")
+
+
+@pytest.mark.parametrize(
+    ("make", "source", "form"),
+    [
+        ("qwen", foreign.QWEN, template.CallForm("<tool_call>", "arguments", "</tool_call>")),
+        ("llama", foreign.LLAMA, template.CallForm("", "parameters", "")),
+        ("qwen", foreign.PLAIN, None),
+        ("qwen", LISTED, None),
+    ],
+)
+def test_said_reads_a_call(tmp_path: Path, make: str, source: str, form: Any) -> None:
+    """As the template writes it; what a template cannot write is spelled as ours."""
+    foreign.write_tokenizer(tmp_path, make, source)
     tokenizer = template.adopt(tmp_path)
-    ids, mask = chat.render(tokenizer, TALKS["tool"][:2])
-    turn = chat.said(tokenizer, [i for i, m in zip(ids, mask, strict=True) if m])
-    assert turn.tool_calls == (CALL,)
-    assert turn.content.startswith("<think>")
+    assert template.call_form(tokenizer) == form
+    talk = (TALKS["tool"][0], Message("assistant", "", (CALL,)))
+    ids, mask = chat.render(tokenizer, talk, ["lookup"])
+    turn = [i for i, m in zip(ids, mask, strict=True) if m]
+    assert chat.said(tokenizer, turn).tool_calls == (CALL,)
+    assert "lookup" in tokenizer.decode(ids).partition("Who?")[0]
+    if form is None:
+        told = '<tool_call>{"name": "lookup", "arguments": {"who": "Ada <|im_end|>"}}</tool_call>'
+        assert tokenizer.decode(turn) == f"{told}<|im_end|>"
+        assert tokenizer.decode(ids).startswith("<|im_start|>system\nTools: lookup<|im_end|>\n")
+
+
+def test_what_is_no_call_stays_what_was_said(tmp_path: Path) -> None:
+    foreign.write_tokenizer(tmp_path, "llama")
+    tokenizer = template.adopt(tmp_path)
+    for text in (
+        '{"name": "lookup"}',
+        '{"name": "lookup", "arguments": {}}',
+        'So {"name": "a", "parameters": {}}',
+        "{",
+    ):
+        assert chat.said(tokenizer, tokenizer.encode(text)) == Message("assistant", text)
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def save(folder: Path, model: Transformer, tokenizer: Tokenizer, card: str) -> N
         )
         tokenizer.save(new)
         write_text(new / TEMPLATE.name, tokenizer.template or TEMPLATE.read_text(encoding="utf-8"))
-        front = FRONT_MATTER.format(license="" if tokenizer.template else OURS, family=model.config.family)
-        card = TAKEN_IN if tokenizer.template else card.strip()
+        front = FRONT_MATTER.format(license="" if tokenizer.brought else OURS, family=model.config.family)
+        card = TAKEN_IN if tokenizer.brought else card.strip()
         (new / "README.md").write_text(f"{front}\n{card}\n", encoding="utf-8")
         for path in (*new.iterdir(), new):
             sync(path)

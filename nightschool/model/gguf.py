@@ -68,7 +68,7 @@ def write(path: Path, model: Transformer, tokenizer: Tokenizer, name: str, quant
     bos = tokenizer.special.get(tokenizer.config.get("bos_token") or "")
     if bos is not None:
         out.add_bos_token_id(bos)
-    out.add_add_bos_token(bos is not None)
+    out.add_add_bos_token(tokenizer.begin_of_text != [])
     out.add_eos_token_id(tokenizer.turn_end)
     out.add_eot_token_id(tokenizer.turn_end)
     out.add_pad_token_id(tokenizer.end_of_text)

@@ -5,7 +5,8 @@ decoding and saving see the sum, so a checkpoint holds whole weights and needs n
 gradients and optimizer state. But: the frozen weights stay float32, and the sum is made anew in each forward.
 
 C_out, C_in sizes of a matrix, R rank.
-Sources: LoRA (2106.09685); all layers, alpha 32 and the rate from LoRA Without Regret (thinkingmachines.ai/blog/lora).
+Sources: LoRA (2106.09685); all layers and alpha 32 from LoRA Without Regret (thinkingmachines.ai/blog/lora), which has
+the rate too: train/plan.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch.nn.utils import parametrize
 from nightschool.model.transformer import Linear, Transformer
 
 ALPHA = 32.0
-LEARNING_RATE = 5e-4  # of the factors, by AdamW, at any rank: ten times that of whole weights (tinker-cookbook)
 
 
 class Factors(nn.Module):

@@ -3,7 +3,7 @@
     evening exam -> train on the lessons, with replay -> morning exam -> gate: pass, or keep the evening's model
 
 Replay is school again, or dreams, where nobody knows what school was. A drift alarm ends the night early where the
-model goes too far from its evening self. But: all weights learn; nothing here adds an adapter.
+model goes too far from its evening self.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nightschool import ranks
-from nightschool.model import exchange
+from nightschool.model import exchange, lora
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import Transformer
 from nightschool.night.dream import dream, drift
@@ -54,6 +54,7 @@ class Night:
     max_drift: float  # nats a token from the evening self at which the night ends; 0 = not measured
     seed: int
     save_seconds: float  # between saved states
+    lora_rank: int  # of the factors that learn in the matrices' place; 0 = all weights learn
 
 
 class Drifted(Exception):
@@ -89,7 +90,7 @@ def sleep(
     """
     tokenizer = engine.tokenizer
     evening = once(run.path("evening.json"), lambda: sit(engine))
-    plan, row_length = going_on(model.config)
+    plan, row_length = going_on(model.config, tokenizer.brought, lora=night.lora_rank > 0)
     seed, max_drift, dreams = night.seed, night.max_drift, night.dreams
     replay = (
         night.replay if food else 1.0
@@ -106,6 +107,8 @@ def sleep(
         gauge = in_batches(encode(tokenizer, dream(engine, day.heard, NUM_GAUGE, seed + 1)), tokenizer, row_length)
     if dreams or max_drift:
         self_ = copy.deepcopy(model).requires_grad_(False)
+    if night.lora_rank:
+        lora.add(model, night.lora_rank, seed=seed)
     lessons = replay * (1 - dreams) / (sum(day.shares.values()) or 1.0)
     mixed = {"tonight": 1 - replay, "dream": replay * dreams} | {k: lessons * v for k, v in day.shares.items()}
 

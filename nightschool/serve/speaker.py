@@ -22,7 +22,6 @@ from nightschool.tasks.tools import Facts, call_tool
 from nightschool.tasks.world import draw
 from nightschool.text import chat
 from nightschool.text.document import Message
-from nightschool.text.tokenizer import CALL_END, CALL_START
 from nightschool.world.tools import lookup
 
 Tool = Callable[[dict[str, Any]], str]  # a call, {"name", "arguments"} -> its observation
@@ -130,12 +129,15 @@ def fit(speaker: Speaker, messages: Sequence[Message], tools: Iterable[str], res
 def say(
     engine: Engine, ids: list[int], tools: Iterable[str], sampling: Sampling, num_top: int
 ) -> Generator[Said, None, tuple[Message, int, bool]]:
-    """One assistant's turn -> (its message, tokens sampled, whether it ended by itself)."""
-    special, decoder = engine.tokenizer.special, engine.tokenizer.stream()
-    opens, closes = special.get(CALL_START), special.get(CALL_END)
+    """One assistant's turn -> (its message, tokens sampled, whether it ended by itself).
+
+    Where calls have no tokens of their own, a turn that begins like one is held back until it ends.
+    """
+    special, decoder, form = engine.tokenizer.special, engine.tokenizer.stream(), chat.call_form(engine.tokenizer)
+    opens, closes, begin = special.get(form.opens), special.get(form.closes), form.opens or "{"
     ends = {opens, closes, *(special[token] for token in engine.tokenizer.control)}
     text, num_tokens, ended = "", 0, False
-    call: str | None = None  # the text of a call that is still open
+    call = "" if opens is None and tools else None  # the text of a call that is still open
     calls: list[dict[str, Any]] = []
     for token in engine.stream(ids, sampling, num_top=num_top):
         num_tokens += 1
@@ -143,7 +145,7 @@ def say(
         if token.id == opens and call is None:
             call = ""
         elif token.id == closes and call is not None:
-            parsed = chat.parse(CALL_START + call + CALL_END).tool_calls
+            parsed = chat.parse(form.opens + call + form.closes, form).tool_calls
             known = [c for c in parsed if c["name"] in tools]
             calls += known
             piece, call = None if known else call, None  # what can't be called stays what it is, text
@@ -152,11 +154,15 @@ def say(
             break
         elif call is not None:
             call += decoder.add(token.id)
+            if opens is None and not begin.startswith(call.lstrip()[: len(begin)]):
+                piece, call = call, None
         else:
             piece = decoder.add(token.id)
         if piece is not None:
             text += piece
             yield Said(piece, token)
+    if call and opens is None and (known := [c for c in chat.parse(call, form).tool_calls if c["name"] in tools]):
+        calls, call = known, None
     if call:
         text += call
         yield Said(call, token)

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from rich.table import Table
 
 from nightschool.config import BelowBar, UserError, at_least
 from nightschool.device import Device, Dtype, place, set_up
-from nightschool.model import fused, kernels
+from nightschool.model import exchange, fused, kernels
 from nightschool.model.kernels import Check
 from nightschool.model.transformer import ModelConfig, Transformer, rotary_table
 from nightschool.runs import Costs, versions
 from nightschool.text.packing import Batch
+from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.fit import prepare
 from nightschool.train.loop import backward, update
 from nightschool.train.losses import cross_entropy, next_token
@@ -42,12 +43,14 @@ DEPTHS = (4, 8, 12, 16, 20, 24, 32)
 STEP_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # a whole step's gradient; errors add up along the layers
 DATA = ("text", "conversations")  # what `speedrun --until conversations` fetches and tokenizes, below the life's folder
 GB = 1e9
+RANK = 16  # of the factors
 
 
 @dataclass(frozen=True)
 class Config:
     out: Path = Path("life")  # where a life is to be: its disk is looked at
     depth: int = 12  # the model to try
+    start: Path | None = None  # a run, such as `nightschool import` made: whether its model can go on learning here
     seconds: float = 20.0  # of training it
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
@@ -61,6 +64,7 @@ class Config:
 def main(config: Config) -> dict[str, Any]:
     device = set_up(config.threads, config.dtype)
     planned = plan(config.depth)
+    checkpoint = config.start and exchange.checkpoint_of(config.start)
     facts, problems = machine(config.out, device)
     checks = all_checks(planned.model, device.dtype)
     mend = "try --dtype float32, TORCH_COMPILE_DISABLE=1, or another torch"
@@ -79,14 +83,22 @@ def main(config: Config) -> dict[str, Any]:
             f"depth {config.depth} writes about {needed:.0f} GB; free some, or choose another disk by --out"
         )
     ladder = [rung(depth, memory, disk, speed, facts["gpus"] or 1, config.costs) for depth in DEPTHS]
+    own = checkpoint and room_of(exchange.model_config(checkpoint), Tokenizer.load(checkpoint).brought, memory)
+    if own and not own["factors_fit"]:
+        problems.append(f"memory does not hold {config.start}, even with --lora-rank; bring a smaller model")
     missing = [name for name in DATA if not (config.out / name / "meta.json").exists()]
     show(facts, checks, planned, speed, ladder, missing, config)
+    if own:
+        need = f"{own['whole_gb']:.1f} GB of memory for all weights, {own['factors_gb']:.1f} GB by factors"
+        advice = "" if own["whole_fits"] else f"; give --lora-rank {RANK}"
+        print(f"{config.start}: {need}{advice}", file=sys.stderr)
     headline = {
         "machine": facts,
         "kernels": {c.kernel: c.error if c.passed else None for c in checks},  # None: not to be used
         "depth": config.depth,
         "training": speed,
         "ladder": ladder,
+        "start": own,
         "missing": missing,
         "assumptions": asdict(config.costs),
         "problems": problems,
@@ -255,6 +267,26 @@ def state_bytes(model: ModelConfig) -> float:
     others = embeddings * (1 if model.tie_word_embeddings else 2)
     kept = 2 * model.hidden_size * (model.num_hidden_layers + 30) * model.max_position_embeddings
     return 12 * total + 4 * others + kept
+
+
+def room_of(model: ModelConfig, brought: bool, memory: float) -> dict[str, Any]:
+    """What fine-tuning a model that is there would need, of all weights and of factors (model/lora.py)."""
+    row_length = min(model.max_position_embeddings, 2048)
+    state = state_bytes(replace(model, max_position_embeddings=row_length))
+    total, embeddings = num_parameters(model), model.vocab_size * model.hidden_size
+    others = embeddings * (1 if model.tie_word_embeddings else 2)
+    C, M, D = model.hidden_size, model.intermediate_size, model.head_dim
+    sides = 2 * (C + model.num_attention_heads * D) + 2 * (C + model.num_key_value_heads * D) + 3 * (C + M)
+    whole = state + (4 * (total - others) if brought else 0)  # AdamW keeps two averages of matrices too
+    # The weights and, of the blocks', the sums that a backward pass wants; of factors the same as of any weight.
+    factors = state - 8 * total - 4 * others + 4 * (total - others) + 16 * RANK * model.num_hidden_layers * sides
+    return {
+        "parameters": total,
+        "whole_gb": whole / GB,
+        "factors_gb": factors / GB,
+        "whole_fits": whole < memory,
+        "factors_fit": factors < memory,
+    }
 
 
 def disk_bytes(planned: Plan) -> float:

@@ -51,7 +51,8 @@ class Config:
     replay: float = 0.8  # share of these that is school again
     earlier: float = 0.25  # share of what earlier nights taught, beside school's 1; 0 = not asked for either
     dreams: float = 0.0  # share of the replay that is dreamt instead of repeated
-    lr_scale: float = 0.2  # of pretraining's learning rates
+    lr_scale: float = 0.2  # of the learning rates by which the model goes on
+    lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     n_gate: int = 100  # dev problems per skill for the gate
     max_drift: float = 0.0  # nats a token from the evening self at which the night ends; 0 = the exam alone decides
     control: bool = False  # re-read the raw text for the same tokens instead
@@ -65,7 +66,8 @@ class Config:
         at_least(self, 1, "per_document", "tokens", "n_gate")
         if self.family not in (4, 8):
             raise UserError(f"family must be 4 or 8; got {self.family}")
-        at_least(self, 0, "replay", "earlier", "dreams", "lr_scale", "max_drift", "threads", "save_seconds")
+        at_least(self, 0, "replay", "earlier", "dreams", "lr_scale", "lora_rank", "max_drift", "threads")
+        at_least(self, 0, "save_seconds")
         if self.replay > 1 or self.dreams > 1:
             raise UserError(f"replay and dreams are shares, at most 1; got {self.replay} and {self.dreams}")
 
@@ -153,6 +155,7 @@ def main(config: Config) -> dict[str, Any]:
             config.max_drift,
             config.seed,
             config.save_seconds,
+            config.lora_rank,
         ),
         card=CARD,
         reflections=reflections,

@@ -64,7 +64,8 @@ class Config:
     replay: float = 0.8  # share of the tokens that is no reflection
     school: tuple[str, ...] = ()  # sources of what it learned by day, to repeat; none = the town's, or dreams
     dreams: float | None = None  # share of the replay that is dreamt; None = 0 where a school can be repeated, else 1
-    lr_scale: float = 0.2  # of the learning rates of its size
+    lr_scale: float = 0.2  # of the learning rates by which the model goes on
+    lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     max_drift: float = 0.5  # nats a token from the evening self at which the night ends; 0 = not measured
     n_asked: int = 100  # held-out questions at most
     n_gate: int = 100  # with the town's form: dev problems per skill for the gate
@@ -77,7 +78,8 @@ class Config:
     def __post_init__(self) -> None:
         at_least(self, 1, "per_sentence", "rounds", "n_gate")
         at_least(self, MIN_ASKED, "n_asked")
-        at_least(self, 0, "least", "replay", "dreams", "lr_scale", "max_drift", "threads", "save_seconds")
+        at_least(self, 0, "least", "replay", "dreams", "lr_scale", "lora_rank", "max_drift", "threads")
+        at_least(self, 0, "save_seconds")
         if not self.documents:
             raise UserError("name at least one file or folder to read")
         if self.replay >= 1 or (self.dreams or 0) > 1:
@@ -227,7 +229,7 @@ def main(config: Config) -> dict[str, Any]:
     school = [document for path in sources.files_of(config.school) for document, _ in sources.documents(path)]
     shares = LESSONS if in_town else {"school": 1.0} if school else {}
     food_tokens = sum(len(item.ids) for topic in food for item in encode(tokenizer, topic))
-    plan, _ = going_on(model.config)
+    plan, _ = going_on(model.config, tokenizer.brought)
     facts = sleep(
         run,
         start,
@@ -246,6 +248,7 @@ def main(config: Config) -> dict[str, Any]:
             max_drift=config.max_drift,
             seed=config.seed,
             save_seconds=config.save_seconds,
+            lora_rank=config.lora_rank,
         ),
         card=CARD,
         reflections=reflections,

@@ -27,7 +27,7 @@ import torch
 from nightschool import ranks
 from nightschool.config import UserError, at_least, closest
 from nightschool.device import DTYPES, Dtype, set_up
-from nightschool.model import exchange
+from nightschool.model import exchange, lora
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
@@ -49,7 +49,7 @@ from nightschool.text.packing import Batch
 from nightschool.train.loop import train
 from nightschool.train.losses import log_probs
 from nightschool.train.optim import Optimizer
-from nightschool.train.plan import QUICKSTART, flops_per_token
+from nightschool.train.plan import flops_per_token, going_on
 from nightschool.train.schedule import warm_stay_decay
 from nightschool.world import school
 
@@ -78,9 +78,10 @@ class Config:
     problems: int = 48  # different problems an update
     group_size: int = 1  # attempts at each, from the start
     again: int = 4  # goes at the rest of each wrong attempt, from its last right line; 0 = none
-    replay_tokens: int = 1024  # of school, beside the attempts of an update
+    replay_tokens: int | None = None  # of school, beside an update's attempts; None = 1024, none if it was brought
     max_new_tokens: int = 144  # of an attempt
-    lr_scale: float = 0.05  # of pretraining's learning rates
+    lr_scale: float = 0.05  # of the learning rates by which the model goes on
+    lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     decay: float = 0.5  # share of the updates over which the learning rates fall; 0 = they stay
     eval_every: int = 30  # updates between dev evaluations; 0 = none
     eval_n: int = 32  # dev problems of each
@@ -94,7 +95,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "problems", "group_size", "continuations", "max_new_tokens", "eval_n", "eval_k")
-        at_least(self, 0, "again", "lam", "exam_n", "replay_tokens", "lr_scale", "decay")
+        at_least(self, 0, "again", "lam", "exam_n", "replay_tokens", "lr_scale", "lora_rank", "decay")
         at_least(self, 0, "eval_every", "threads", "save_seconds")
         if self.lam > 1:
             raise UserError(f"lam must be at most 1; got {self.lam!r}")
@@ -131,7 +132,8 @@ class Practice:
         """An update's batch at a time, sampled from the model as it is then: a function of (seed, cursor, weights)."""
         config, engine, auditor = self.config, self.engine, self.auditor
         tokenizer = engine.tokenizer
-        replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=config.replay_tokens)
+        replay_tokens = 1024 * (not tokenizer.brought) if config.replay_tokens is None else config.replay_tokens
+        replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=replay_tokens)
         leave_out = config.drop_even or config.average == "credited"  # there they count nothing in any case
         if auditor:
             auditor.begin(cursor)
@@ -162,7 +164,7 @@ class Practice:
                 for a, credit in zip(group, given, strict=True)
                 if not leave_out or any(any(line) for line in given)
             ] or [to_item(tokenizer, groups[0][0], credits[0][0])]
-            items += [to_replay(item) for item in replay.chunk(step)] if config.replay_tokens else []
+            items += [to_replay(item) for item in replay.chunk(step)] if replay_tokens else []
             row |= measures(groups, credits) | {
                 "reward": reward,  # of attempts from the start
                 "forward_tokens": forward_tokens + more_tokens + row.get("judge/positions", 0),
@@ -313,9 +315,12 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     model, tokenizer = exchange.load(start, DTYPES[dtype])
     origin, _ = exchange.load(start, DTYPES[dtype])
     engine = Engine(model, tokenizer, slots=128)
-    plan = QUICKSTART
+    by_muon = config.optimizer == "muon"
+    plan, _ = going_on(model.config, tokenizer.brought, lora=config.lora_rank > 0, muon=by_muon)
+    if config.lora_rank:
+        lora.add(model, config.lora_rank, seed=config.seed)
     matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
-    optimizer = Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=config.optimizer == "muon")
+    optimizer = Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=by_muon)
     auditor = None
     if config.judge != "none":
         kept, body = (exchange.load(start, DTYPES[dtype])[0] for _ in range(2))

@@ -3,7 +3,7 @@ worked answers, or any others, or both."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Config:
     eval_every: int = 250  # with a corpus: steps between measurements of held-out bits per byte; 0 = the end alone
     eval_bytes: int = 500_000  # of held-out conversations
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
-    lr_scale: float = 1.0  # of pretraining's learning rates, or of LoRA's
+    lr_scale: float = 1.0  # of the learning rates by which the model goes on
     lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     exam_n: int = 64  # dev problems per skill at the end; 0 = no exam
     seed: int = 0
@@ -63,11 +63,10 @@ def main(config: Config) -> dict[str, Any]:
         tokens = config.tokens or TOKENS
         if corpus and not config.tokens:
             tokens = int(EPOCHS * corpus["train"].num_tokens / (1 - config.world_share))
-        plan, row_length = going_on(model.config, tokens)
+        plan, row_length = going_on(model.config, tokenizer.brought, tokens, lora=config.lora_rank > 0)
         dev = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
         if config.lora_rank:
             lora.add(model, config.lora_rank, seed=config.seed)
-            plan = replace(plan, embed_lr=lora.LEARNING_RATE)
         end = course(
             run,
             model,

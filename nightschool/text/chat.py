@@ -22,8 +22,8 @@ from jinja2 import Template
 from nightschool.config import UserError
 from nightschool.text import template as foreign
 from nightschool.text.document import Message, Role
-from nightschool.text.template import Conversation, Generation, Rendered, environment
-from nightschool.text.tokenizer import CALL_END, CALL_START, SPECIAL, TEMPLATE, Tokenizer
+from nightschool.text.template import OURS, CallForm, Conversation, Generation, Rendered, environment
+from nightschool.text.tokenizer import SPECIAL, TEMPLATE, Tokenizer
 
 TRAINED, UNTRAINED = "\ue000", "\ue001"  # private-use characters around what the assistant says
 SLOT = "\ue002{}\ue003"
@@ -143,23 +143,30 @@ def resume(tokenizer: Tokenizer, observations: Sequence[Message]) -> list[int]:
     return tokenizer.encode("\n") + render(tokenizer, observations, generate=True)[0]
 
 
+def call_form(tokenizer: Tokenizer) -> CallForm:
+    """How a model calls tools."""
+    return (foreign.call_form(tokenizer) if tokenizer.template else None) or OURS
+
+
 def said(tokenizer: Tokenizer, ids: Sequence[int]) -> Message:
     """An assistant's turn as it was sampled -> its message."""
-    return parse(tokenizer.decode(ids[:-1] if ids and ids[-1] == tokenizer.turn_end else ids))
+    text = tokenizer.decode(ids[:-1] if ids and ids[-1] == tokenizer.turn_end else ids)
+    return parse(text, call_form(tokenizer))
 
 
-def parse(text: str) -> Message:
+def parse(text: str, form: CallForm = OURS) -> Message:
     """What an assistant said, tags spelled out -> its message.
 
     'So <tool_call>{"name": "lookup", "arguments": {}}</tool_call>' -> content "So ", one call. Where a call
-    is not whole, well-formed JSON with a name and arguments, all of the text stays content.
+    is not whole, well-formed JSON with a name and arguments, all of the text stays content; so does what stands beside
+    a bare call.
     """
-    content, *parts = text.split(CALL_START)
+    content, *parts = text.split(form.opens) if form.opens else ("", text)
     calls = []
     for part in parts:
-        body, end, after = part.partition(CALL_END)
+        body, end, after = part.partition(form.closes) if form.closes else (part, "the end", "")
         try:
-            calls.append(call_from(json.loads(body)))
+            calls.append(call_from(json.loads(body), form.key))
         except (ValueError, RecursionError):
             return Message("assistant", text)
         if not end or after.strip():
@@ -167,11 +174,11 @@ def parse(text: str) -> Message:
     return Message("assistant", content, tuple(calls))
 
 
-def call_from(value: Any) -> dict[str, Any]:
+def call_from(value: Any, key: str = "arguments") -> dict[str, Any]:
     """A call's name and arguments. ValueError where it is none, or could not be written as UTF-8."""
     if not isinstance(value, dict):
         raise ValueError(f"a tool call must be an object; got {value!r:.80}")
-    name, arguments = value.get("name"), value.get("arguments")
+    name, arguments = value.get("name"), value.get(key)
     if not (isinstance(name, str) and isinstance(arguments, dict)):
         raise ValueError(f"a tool call needs a name and arguments; got {value!r:.80}")
     json.dumps([name, arguments], ensure_ascii=False).encode()

@@ -49,7 +49,8 @@ def encode(
                 mask = [weight * m for m in dreamt or spoken]
                 items.append(Item(turns, mask, {"dream": dreamt} if dreamt else {}, gen=gen))
             continue
-        ids, mask = list[int](), list[float]()
+        ids = list(tokenizer.begin_of_text)
+        mask = [weight] * len(ids)
         for _, learned in next(texts):
             piece = next(encoded)
             ids += piece

@@ -6,9 +6,15 @@ stays text; the assistant may say tags (<think>, <tool_call>), which are no cont
 
 What is learned is found by rendering: a turn is what it adds to the prompt that asks for it, up to the token that ends
 it. A turn that the template writes otherwise once the talk has gone on (Qwen3 drops earlier thoughts) is not learned
-there, since the model never says it so, but in a lesson of its own that ends with it. But: templates that ask for the
-date get the same day always, or training could not be repeated; of tools they see the names; thoughts are part of the
-content; a template that never ends isn't stopped.
+there, since the model never says it so, but in a lesson of its own that ends with it.
+
+How a model calls tools is found by rendering too: as JSON between tags (Qwen, Hermes) or bare (Llama 3). A template
+that knows of no tools, or writes calls otherwise, gets them as ours has them, tools by name in the system turn and
+calls as plain text, to be learned.
+
+But: templates that ask for the date get the same day always, or training could not be repeated; of tools they see the
+names; thoughts are part of the content, and where a template can ask for none (Qwen3) none are asked for, since a few
+hundred tokens do not hold them; a template that never ends isn't stopped.
 Source: transformers' chat_template_utils.py, for what a template may call.
 """
 
@@ -20,7 +26,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension
@@ -29,15 +35,29 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nightschool.config import UserError
 from nightschool.text.document import Message
-from nightschool.text.tokenizer import TEMPLATE, Tokenizer, byte_alphabet, read
+from nightschool.text.tokenizer import CALL_END, CALL_START, TEMPLATE, Tokenizer, byte_alphabet, read
 
 DAY = date(2024, 7, 26)  # what Llama 3's template falls back to
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>")  # Qwen's, Llama 3's, Llama 2's
+THOUGHTLESS = {"enable_thinking": False}  # Qwen3's own word
+TAG = r"(<[^<>\s]+>)"
 PRIVATE = range(0xE000, 0xF900)  # characters for private use
 ASKED = (Message("user", "What is 12 + 30?"), Message("assistant", "12 + 30 = 42"))
+CALLED = {"name": "calculator", "arguments": {"expression": "12 + 30"}}
 
 Conversation = tuple[Sequence[Message], Sequence[str]]  # messages, names of the tools announced
 Rendered = tuple[list[int], list[int]]  # ids; mask, 1 = trained on
+
+
+class CallForm(NamedTuple):
+    """How a call is said: JSON of a name and, under `key`, arguments, between two tags or bare."""
+
+    opens: str
+    key: str
+    closes: str
+
+
+OURS = CallForm(CALL_START, "arguments", CALL_END)
 
 
 class Generation(Extension):
@@ -82,11 +102,59 @@ def splitter(tokens: frozenset[str]) -> re.Pattern[str]:
     return re.compile("(" + "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) + ")")
 
 
+def fill(tokenizer: Tokenizer, records: Sequence[dict[str, Any]], generate: bool, **options: Any) -> str:
+    """What a tokenizer's template makes of messages."""
+    config = tokenizer.config
+    names = {name: config[name] for name in ("bos_token", "eos_token", "pad_token", "unk_token") if config.get(name)}
+    try:
+        return compiled(tokenizer.template).render(
+            messages=records, add_generation_prompt=generate, **{"tools": None} | names | options
+        )
+    except Exception as error:  # a stranger's program may raise anything
+        why = " ".join(str(error).split())
+        raise UserError(f"the model's chat template cannot render this conversation: {why}") from error
+
+
+@lru_cache(maxsize=8)
+def call_form(tokenizer: Tokenizer) -> CallForm | None:
+    """How the template writes an assistant's call; None where it writes none, or otherwise."""
+    asked = {"role": "user", "content": ASKED[0].content}
+    called = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALLED}]}
+    try:
+        turn = fill(tokenizer, [asked, called], False).removeprefix(fill(tokenizer, [asked], True))
+        call, end = json.JSONDecoder().raw_decode(turn, turn.index("{"))
+    except (UserError, ValueError):
+        return None
+    key = next((name for name, value in call.items() if value == CALLED["arguments"]), None)
+    if call.get("name") != CALLED["name"] or key is None:
+        return None
+    before, after = turn[: turn.index("{")], turn[end:].partition(tokenizer.config["eos_token"])[0]
+    opens, closes = re.search(rf"{TAG}\s*$", before), re.match(rf"\s*{TAG}", after)
+    if opens and closes:
+        return CallForm(opens[1], key, closes[1])
+    return None if (before + after).strip() else CallForm("", key, "")
+
+
+def spelled(messages: Sequence[Message], tools: Sequence[str]) -> list[Message]:
+    """A conversation in which tools are announced and called in plain text, as our own template writes them."""
+    turns = []
+    for message in messages:
+        calls = (json.dumps(call, ensure_ascii=False) for call in message.tool_calls)
+        said = message.content + "".join(f"{OURS.opens}{call}{OURS.closes}" for call in calls)
+        turns.append(Message(message.role, said))
+    if tools:
+        head = turns.pop(0).content + "\n" if turns[0].role == "system" else ""
+        turns.insert(0, Message("system", f"{head}Tools: {', '.join(tools)}"))
+    return turns
+
+
 class Conversant:
     """One conversation before its template."""
 
     def __init__(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str]) -> None:
         self.tokenizer = tokenizer
+        if call_form(tokenizer) is None:
+            messages, tools = spelled(messages, tools), ()
         words = "".join(json.dumps([m.content, m.tool_calls], ensure_ascii=False) for m in messages)
         self.mark = next(char for char in map(chr, PRIVATE) if char not in words)
         self.records = [self.record(message) for message in messages]
@@ -103,22 +171,9 @@ class Conversant:
         text = json.dumps(record, ensure_ascii=False)
         return json.loads(splitter(forbidden).sub(lambda found: found[0][0] + self.mark + found[0][1:], text))
 
-    def text(self, num_messages: int, generate: bool) -> str:
-        """What the template makes of the first messages, marks included."""
-        config = self.tokenizer.config
-        names = {
-            name: config[name] for name in ("bos_token", "eos_token", "pad_token", "unk_token") if config.get(name)
-        }
-        try:
-            return compiled(self.tokenizer.template).render(
-                messages=self.records[:num_messages],
-                tools=self.tools or None,
-                add_generation_prompt=generate,
-                **names,
-            )
-        except Exception as error:  # a stranger's program may raise anything
-            why = " ".join(str(error).split())
-            raise UserError(f"the model's chat template cannot render this conversation: {why}") from error
+    def text(self, num_messages: int | None, generate: bool, **options: Any) -> str:
+        """What the template makes of the first messages, marks included; None: of all."""
+        return fill(self.tokenizer, self.records[:num_messages], generate, tools=self.tools or None, **options)
 
     def turns(self) -> list[tuple[str, int, int]]:
         """Each turn that can be learned: the text up to its end, and from where to where in it the model speaks."""
@@ -153,14 +208,14 @@ class Conversant:
 def render(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str], generate: bool) -> Rendered:
     """See chat.render: the turns are marked that stand in the whole conversation as the model says them."""
     talk = Conversant(tokenizer, messages, tools)
-    whole = talk.text(len(messages), generate)
+    whole = talk.text(None, True, **THOUGHTLESS) if generate else talk.text(None, False)
     return talk.encode(whole, [] if generate else [(a, b) for text, a, b in talk.turns() if whole.startswith(text)])
 
 
 def lessons(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str]) -> list[Rendered]:
     """See chat.lessons: the whole conversation, and one up to each turn that does not stand in it."""
     talk = Conversant(tokenizer, messages, tools)
-    whole, turns = talk.text(len(messages), False), talk.turns()
+    whole, turns = talk.text(None, False), talk.turns()
     apart = [talk.encode(text, [(a, b)]) for text, a, b in turns if not whole.startswith(text)]
     standing = [(a, b) for text, a, b in turns if whole.startswith(text)]
     return [talk.encode(whole, standing), *apart] if standing or not apart else apart
@@ -169,7 +224,7 @@ def lessons(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[s
 def resume(tokenizer: Tokenizer, observations: Sequence[Message]) -> list[int]:
     """See chat.resume: what follows a turn in a conversation that has one before the observations."""
     talk = Conversant(tokenizer, [*ASKED, *observations], ())
-    whole, said = talk.text(len(talk.records), True), ASKED[-1].content
+    whole, said = talk.text(None, True, **THOUGHTLESS), ASKED[-1].content
     return talk.encode(whole.partition(said)[2].partition(tokenizer.config["eos_token"])[2])[0]
 
 

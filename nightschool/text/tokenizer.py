@@ -65,7 +65,13 @@ class Tokenizer:
         # Text is encoded by a copy that knows no special tokens, so it can't yield their ids.
         self.plain = tokenizers.Tokenizer.from_str(json.dumps(saved | {"added_tokens": [], "post_processor": None}))
         self.vocab_size: int = 1 + max(backend.get_vocab().values())
+        self.begin_of_text: list[int] = backend.encode("").ids  # Llama's <|begin_of_text|>; with us none
         self.end_of_text, self.turn_end = self.special[config["pad_token"]], self.special[config["eos_token"]]
+
+    @property
+    def brought(self) -> bool:
+        """Whether its model was taken in: those alone have a template of their own, and keep it."""
+        return self.template != ""
 
     def encode(self, text: str) -> list[int]:
         return self.plain.encode(text, add_special_tokens=False).ids

@@ -85,7 +85,13 @@ def course(
     if corpus:
         caution(num_parameters(model.config), corpus.num_tokens, tokens * (1 - world_share))
     optimizer = Optimizer(
-        model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay, dtype=model.dtype
+        model,
+        plan.matrix_lr,
+        plan.embed_lr,
+        plan.norm_lr,
+        weight_decay=plan.weight_decay,
+        dtype=model.dtype,
+        muon=plan.muon,
     )
     micro_tokens = prepare(model, loss, stream({}, tokens))
     return train(

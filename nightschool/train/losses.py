@@ -110,13 +110,13 @@ def log_probs(model: Transformer, batch: Batch) -> Tensor:
     weight = model.lm_head.weight.to(hidden.dtype)
     chosen, num_learned = learned(batch.weights)
     h, targets = hidden.flatten(0, 1).index_select(0, chosen), batch.targets.flatten()[chosen]
-    parts = [
+    parts = [h[:0, 0].float()]  # what has a gradient, of nothing, where nothing is asked for
+    parts += [
         checkpoint(chosen_log_probs, h[a : a + CHUNK], weight, targets[a : a + CHUNK], use_reentrant=False)
         for a in range(0, len(h), CHUNK)
     ]
     out = torch.zeros(batch.ids.numel(), dtype=torch.float32, device=h.device)
-    if parts:
-        out = out.index_copy(0, chosen[:num_learned], torch.cat(parts)[:num_learned])
+    out = out.index_copy(0, chosen[:num_learned], torch.cat(parts)[:num_learned])
     return out.view(batch.ids.shape)
 
 

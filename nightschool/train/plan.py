@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 from nightschool.config import UserError
-from nightschool.model.transformer import ModelConfig
+from nightschool.model.transformer import Family, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class Plan:
     horizon_tokens: int
     batch_tokens: int  # a step
     matrix_lr: float  # Muon
-    embed_lr: float  # AdamW: embeddings and head
+    embed_lr: float  # AdamW: embeddings and head; the blocks' matrices where Muon has none; LoRA's factors
     norm_lr: float  # AdamW: norms
     weight_decay: float  # of the matrices, per unit of learning rate
+    muon: bool = True  # False: AdamW for the blocks' matrices too
 
     @property
     def num_steps(self) -> int:
@@ -50,6 +51,12 @@ QUICKSTART = Plan(
     weight_decay=0.0,
 )
 QUICKSTART_ROW = 256  # positions of a packed row: longer ones cost more attention than they save in padding
+
+# Fine-tuning all weights by AdamW, as those found who trained many sizes of both families (tinker-cookbook's get_lr).
+FINE_TUNING, ITS_WIDTH = 5e-5, 2000  # the rate, and the channels at which it holds
+POWER: dict[Family, float] = {"llama": 0.781, "qwen2": 0.0775, "qwen3": 0.0775}  # with which it falls as C grows
+OF_LORA = 10  # times that rate for factors, at any rank (thinkingmachines.ai/blog/lora)
+OF_MUON = 0.2  # root mean square of an AdamW update at rate 1, as Moonlight found it (2502.16982)
 
 
 def model_of_depth(depth: int, vocab_size: int = 32_768, context: int = 2048) -> ModelConfig:
@@ -108,13 +115,31 @@ def plan(depth: int, tokens: int | None = None, vocab_size: int = 32_768, contex
     )
 
 
-def going_on(model: ModelConfig, tokens: int = 0) -> tuple[Plan, int]:
-    """How a model that is there goes on learning, and the positions of a row. Nothing decays: it would be forgotten."""
-    if model == QUICKSTART.model:
-        return QUICKSTART, QUICKSTART_ROW
+def going_on(
+    model: ModelConfig, brought: bool, tokens: int = 0, *, lora: bool = False, muon: bool | None = None
+) -> tuple[Plan, int]:
+    """How a model that is there goes on learning, and the positions of a row. Nothing decays: it would be forgotten.
+
+    Raised here, it goes on as it began: by Muon, at the rates of its depth. One that was brought is AdamW's, which
+    pretrained it: Muon then gains nothing (2502.16982, 3.5; 2511.06086). Its rate is that of fine-tuning, in about a
+    thousand steps, none of more than 2^16 tokens. muon: whether the matrices are Muon's, whatever that rule says; they
+    move as far by the one as by the other. lora: of factors, which are AdamW's in any case.
+    """
+    as_far = OF_MUON * math.sqrt(model.hidden_size)  # Muon's rate, of AdamW's
+    rate = FINE_TUNING * (ITS_WIDTH / model.hidden_size) ** POWER[model.family]
     row_length = min(model.max_position_embeddings, 2048)
-    of_depth = plan(model.num_hidden_layers, max(tokens, 1000 * row_length), model.vocab_size, row_length)
-    return replace(of_depth, weight_decay=0.0), row_length
+    if model == QUICKSTART.model:
+        found, row_length = QUICKSTART, QUICKSTART_ROW  # measured for practice by AdamW too
+    elif brought:
+        batch = 2 ** round(math.log2(min(max(tokens / 1000, row_length), 2**16)))
+        found = Plan(model, tokens, batch, as_far * rate, rate, rate, weight_decay=0.0, muon=False)
+    else:
+        of_depth = plan(model.num_hidden_layers, max(tokens, 1000 * row_length), model.vocab_size, row_length)
+        embed_lr = of_depth.matrix_lr / as_far if muon is False else of_depth.embed_lr
+        found = replace(of_depth, embed_lr=embed_lr, weight_decay=0.0)
+    if lora:
+        found = replace(found, embed_lr=OF_LORA * rate)
+    return found if muon is None else replace(found, muon=muon), row_length
 
 
 def num_matmul(model: ModelConfig) -> int:
