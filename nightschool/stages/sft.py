@@ -15,7 +15,7 @@ from nightschool.model.transformer import ModelConfig
 from nightschool.runs import Costs, Run
 from nightschool.stages.corpus import check, splits
 from nightschool.tasks.exam import graduate
-from nightschool.train.course import bits_per_byte, course, held_out
+from nightschool.train.course import bits_per_byte, course, held_out, in_batches
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
 from nightschool.world import school
 
@@ -74,7 +74,8 @@ def main(config: Config) -> dict[str, Any]:
         if corpus and not config.tokens:
             tokens = int(EPOCHS * corpus["train"].num_tokens / (1 - config.world_share))
         plan, row_length = plan_of(model.config, tokens)
-        dev = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
+        unseen = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
+        dev = in_batches(unseen, tokenizer, row_length)
         if config.lora_rank:
             lora.add(model, config.lora_rank, seed=config.seed)
             plan = replace(plan, embed_lr=lora.LEARNING_RATE)

@@ -61,7 +61,7 @@ def judge(
     tokenizer: Tokenizer, task: Task, problems: Sequence[Problem], completions: Sequence[Completion]
 ) -> list[Attempt]:
     """Have each completion of `sample` verified."""
-    copies, attempts = len(completions) // len(problems), []
+    copies, attempts = len(completions) // max(len(problems), 1), []  # a rank may have no problem
     for i, completion in enumerate(completions):
         problem, transcript = problems[i // copies], turns_of(tokenizer, completion)
         attempts.append(Attempt(problem, completion, transcript, task.verify(problem, transcript)))
