@@ -52,8 +52,8 @@ class Config:
     depth: int = 4
     context: int = 512
     vocab_size: int = 4096
-    tokens: int = 10_000_000  # to read
-    sft_tokens: int = 3_000_000  # of school
+    tokens: int = 6_000_000  # to read
+    sft_tokens: int = 1_500_000  # of school
     rl_steps: int = 10
     documents: int = 6  # to read at night
     per_sentence: int = 2
