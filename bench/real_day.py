@@ -37,6 +37,7 @@ SHORT = 200, 3000  # bytes of a document for the night: a small model's own ques
 HOURS = 2.0  # bar, for the whole life
 STAGES = (*speedrun.stages(speedrun.Config()), "report")
 PROGRESS = re.compile(r"^\w+ +\d+%")
+NOISE = re.compile(r" is done$| done in |^stopped; to go on|^talk to it|^report: |^{")
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,13 @@ def live(c: Config, until: str, end: float) -> dict[str, Any]:
 def account(c: Config) -> dict[str, Any]:
     """What the life's folders say, stage by stage and as a whole."""
     life, arms = c.out / "life", dict[str, Any]()
-    rows = runs.read_jsonl(c.out / "processes.jsonl")
+    rows, known = runs.read_jsonl(c.out / "processes.jsonl"), set[str]()  # a stage that is done says its line again
     for stage in dict.fromkeys(row["stage"] for row in rows):
         mine = [row for row in rows if row["stage"] == stage]
         folder = life / {"night": "night-001"}.get(stage, stage)
         meta = runs.read_json(folder / "meta.json") if (folder / "meta.json").exists() else {}
         settled = runs.read_json(folder / "config.json")["settled"] if (folder / "config.json").exists() else {}
-        noise = (" is done", "done in", "stopped; to go on")
+        said = [line for row in mine for line in row["said"] if line and not NOISE.search(line)]
         arms[stage] = {
             "processes": len(mine),
             **{name: sum(row[name] for row in mine) for name in ("seconds", "cpu_seconds")},
@@ -158,8 +159,9 @@ def account(c: Config) -> dict[str, Any]:
             **{name: meta[name] for name in ("tokens", "loss", "bits_per_byte", "flops", "hindrance") if name in meta},
             **{name: settled[name] for name in ("epochs", "cautions") if name in settled},
             **{name: value for name, value in meta.items() if re.search(r"documents|bytes|duplicates|contamin", name)},
-            "said": [line for row in mine for line in row["said"] if line and not any(x in line for x in noise)],
+            "said": [line for line in dict.fromkeys(said) if line not in known],
         }
+        known |= set(said)
     return arms
 
 

@@ -30,7 +30,7 @@ from nightschool.text.shards import Corpus
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train import course
 
-ANSWER = Sampling(temperature=0.7, max_new_tokens=128)
+ANSWER_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,13 @@ def items_of(source: str, tokenizer: Tokenizer, num_bytes: int, row_length: int)
 
 def answers(engine: Engine, held_out: Mapping[str, Sequence[Item]], n: int, seed: int) -> list[dict[str, str]]:
     """n conversations by the seed: what the user said first, what the model answers, and what was answered there."""
-    tokenizer, room = engine.tokenizer, engine.context - ANSWER.max_new_tokens
+    tokenizer, most = engine.tokenizer, min(ANSWER_TOKENS, engine.context // 2)
     talks = [(name, item) for name, items in held_out.items() for item in items if not all(item.mask)]
     starts = [(name, item, list(map(bool, item.mask)).index(True)) for name, item in talks if any(item.mask)]
-    fitting = [row for row in starts if row[2] <= room]
+    fitting = [row for row in starts if row[2] <= engine.context - most]
     drawn = random.Random(f"talk {seed}").sample(fitting, min(n, len(fitting)))
-    completions = engine.generate([list(map(int, item.ids[:start])) for _, item, start in drawn], ANSWER)
+    sampling = Sampling(temperature=0.7, max_new_tokens=most, seed=seed)
+    completions = engine.generate([list(map(int, item.ids[:start])) for _, item, start in drawn], sampling)
     rows = []
     for (name, item, start), completion in zip(drawn, completions, strict=True):
         end = next((i for i in range(start, len(item.mask)) if not item.mask[i]), len(item.mask))
@@ -87,9 +88,9 @@ def answers(engine: Engine, held_out: Mapping[str, Sequence[Item]], n: int, seed
 
 
 def main(config: Config) -> dict[str, Any]:
-    checkpoint = exchange.checkpoint_of(config.run)
     files = choice.exam_files(config.exams)
     sources.check([source for source in config.texts if not (Path(source) / "shards").is_dir()])
+    checkpoint = exchange.checkpoint_of(config.run)
     device = set_up(config.threads, config.dtype)
     model, tokenizer = exchange.load(checkpoint, device.dtype)
     engine = Engine(model, tokenizer, slots=128)

@@ -245,10 +245,12 @@ def corpora_of(folders: Sequence[Path]) -> list[Json]:
     for place, meta in found.items():
         readers = [f for f, names in asked.items() if place.parent == f or place.name in map(name_of, names)]
         sources = load(place / "config.json")["config"]["sources"]
-        more = {"name": place.name if place in folders else place.parent.name, "sources": [*map(name_of, sources)]}
-        more |= {"dropped": sum(meta[key] for key in ("exact_duplicates", "near_duplicates", "contaminated"))}
         settled = {f.name: load(f / "config.json").get("settled", {}) for f in readers}
-        more |= {"epochs": {name: s["epochs"] for name, s in settled.items() if "epochs" in s}}
+        more: Json = {
+            "name": place.name if place in folders else place.parent.name,
+            "sources": [name_of(source) for source in sources],
+            "epochs": {name: facts["epochs"] for name, facts in settled.items() if "epochs" in facts},
+        }
         corpora.append(meta | more | {"bytes_per_token": meta["train_bytes"] / meta["train_tokens"]})
     return corpora
 
@@ -260,7 +262,8 @@ def name_of(source: str) -> str:
 
 def texts_of(folders: Sequence[Path], exams: Sequence[tuple[str, Json]]) -> Json:
     """Bits per byte of held-out texts: name -> when -> bits, after the stages that watched one and at the exams."""
-    bits: Json = {}
+    bits: dict[str, dict[str, float]] = {}
+    whens = [*(folder.name for folder in folders), *(when for when, _ in exams)]
     for folder in folders:
         scores, corpora = load(folder / "scores.json"), load(folder / "config.json").get("config", {}).get("corpus")
         if corpora and "bits_per_byte" in scores:
@@ -268,7 +271,7 @@ def texts_of(folders: Sequence[Path], exams: Sequence[tuple[str, Json]]) -> Json
     for when, scores in exams:
         for name, value in scores.get("texts", {}).items():
             bits.setdefault(name_of(name), {})[when] = value
-    return bits
+    return {"whens": [when for when in whens if any(when in found for found in bits.values())], "rows": bits}
 
 
 def unread_of(night: Path) -> Json:
