@@ -284,7 +284,7 @@ def unread_of(night: Path) -> Json:
         "kept": sum(not row["why"] for row in written),
         "documents": len({parent for row in written for parent in row["parents"]}),
         "faults": Counter(row["why"] for row in written if row["why"]).most_common(3),
-        "examples": [row for row in written if row["why"]][:4],
+        "examples": [row for row in written if row["why"] and row["written"]][:4],
     }
 
 
