@@ -226,6 +226,17 @@ def test_a_life_on_real_text(tmp_path: Path) -> None:
     assert text.index("text") < text.index("The night")
 
 
+def test_a_night_over_a_folder_of_documents(life: Path) -> None:
+    """`read` knows no true answers, so its night has no precision; the page once broke on that."""
+    night = runs.read_json(life / "night-001" / "night.json") | {"documents": 3, "written": 77}
+    del night["precision"]
+    live(life, "read", 30, night=night)
+    report.main(report.Config(life, control=life / "none.json"))
+    text = Page((life / "report.html").read_text()).text
+    assert "It read 3 new documents and asked itself 77 questions" in text
+    assert "with the true answer" not in text
+
+
 def test_a_shut_gate_is_said(life: Path) -> None:
     path = life / "night-001" / "night.json"
     night = runs.read_json(path) | {"dreams": [{"question": "Who is the goat?", "answer": "Omar"}]}

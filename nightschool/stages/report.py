@@ -25,6 +25,7 @@ from nightschool.runs import Costs, read_json, write_text
 
 SKILLS = ("story", "passage", "absent", "arithmetic", "word_problem", "letter_count", "tool")
 DAY = ("tokenizer", "text", "conversations", "corpus", "pretrain", "import", "sft", "rl", "evening")
+NIGHTS = ("night", "read")  # how the folders of those begin
 WEAK = 0.6  # below this accuracy the page says that the model cannot do it
 Json = dict[str, Any]
 Point = tuple[float, float]
@@ -59,7 +60,7 @@ def folders_of(life: Path) -> list[Path]:
     """The life's run folders in the order they were lived: day, its exam, nights, whatever came after."""
 
     def place(name: str) -> int:
-        return DAY.index(name) if name in DAY else len(DAY) + (not name.startswith("night"))
+        return DAY.index(name) if name in DAY else len(DAY) + (not name.startswith(NIGHTS))
 
     return sorted((path.parent for path in life.glob("*/config.json")), key=lambda f: (place(f.name), f.name))
 
@@ -189,7 +190,7 @@ def clock(runs: Sequence[Json]) -> Json:
     """Where each run, dusk and dawn lie on the clock of the life, in per cent of its seconds."""
     total = sum(run["seconds"] for run in runs) or 1
     ends = [100 * end / total for end in itertools.accumulate((run["seconds"] for run in runs), initial=0.0)]
-    nights = [place for place, run in enumerate(runs) if run["name"].startswith("night")]
+    nights = [place for place, run in enumerate(runs) if run["name"].startswith(NIGHTS)]
     dusk, dawn = (ends[nights[0]], ends[nights[-1] + 1]) if nights else (100.0, 100.0)
     return {"spans": list(zip(runs, ends[:-1], ends[1:], strict=True)), "dusk": dusk, "dawn": dawn}
 
@@ -311,7 +312,7 @@ def samples_of(rows: Sequence[Json], scores: Json, most: int = 2) -> list[Json]:
 def tell(config: Config) -> Json:
     """Everything the page says, read from the life's run folders."""
     life, folders = config.life, folders_of(config.life)
-    dusk = max((i for i, f in enumerate(folders) if f.name.startswith("night")), default=len(folders))
+    dusk = max((i for i, f in enumerate(folders) if f.name.startswith(NIGHTS)), default=len(folders))
     night = load(folders[dusk] / "night.json") if dusk < len(folders) else {}
     evening, morning = scores_of(folders[:dusk], "test"), scores_of(folders[dusk:], "test")
     now, part = morning or evening, ("skills", "probes")
