@@ -47,9 +47,9 @@ def test_a_whole_life(tmp_path: Path) -> None:
     assert headline["skills"].keys() == headline["skills_evening"].keys()
 
 
-@pytest.mark.slow
-def test_a_life_without_the_town(tmp_path: Path) -> None:
+def test_a_life_without_the_town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Practice on a file, a night over a folder, published exams; the night ends in its line, the life does not."""
+    monkeypatch.setattr(corpus, "NUM_EXAM", 2)
     found = sources(tmp_path / "sources")
     (tmp_path / "page.txt").write_text("The cat sat upon the warm stone. It rained over the old mill. The rain fell.")
     sums = [{"question": f"What is {n} and {n}?", "answer": f"{n}+{n}={2 * n}\n#### {2 * n}"} for n in range(600)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
 from nightschool.config import at_least
@@ -66,24 +67,29 @@ def items_of(source: str, tokenizer: Tokenizer, num_bytes: int, row_length: int)
     return items
 
 
+def first_answer(item: Item) -> slice:
+    """Where the assistant speaks for the first time; nowhere in a text."""
+    spoken = np.asarray(item.mask, bool)
+    if spoken.all() or not spoken.any():
+        return slice(0, 0)
+    start = int(spoken.argmax())
+    return slice(start, start + (int((~spoken[start:]).argmax()) or len(spoken) - start))
+
+
 def answers(engine: Engine, held_out: Mapping[str, Sequence[Item]], n: int, seed: int) -> list[dict[str, str]]:
     """n conversations by the seed: what the user said first, what the model answers, and what was answered there."""
     tokenizer, most = engine.tokenizer, min(ANSWER_TOKENS, engine.context // 2)
-    talks = [(name, item) for name, items in held_out.items() for item in items if not all(item.mask)]
-    starts = [(name, item, list(map(bool, item.mask)).index(True)) for name, item in talks if any(item.mask)]
-    fitting = [row for row in starts if row[2] <= engine.context - most]
+    talks = [(name, item.ids, first_answer(item)) for name, items in held_out.items() for item in items]
+    fitting = [talk for talk in talks if 0 < talk[2].start <= engine.context - most]
     drawn = random.Random(f"talk {seed}").sample(fitting, min(n, len(fitting)))
     sampling = Sampling(temperature=0.7, max_new_tokens=most, seed=seed)
-    completions = engine.generate([list(map(int, item.ids[:start])) for _, item, start in drawn], sampling)
+    completions = engine.generate([list(map(int, ids[: there.start])) for _, ids, there in drawn], sampling)
     rows = []
-    for (name, item, start), completion in zip(drawn, completions, strict=True):
-        end = next((i for i in range(start, len(item.mask)) if not item.mask[i]), len(item.mask))
-        asked, reference = (tokenizer.decode(map(int, ids)) for ids in (item.ids[:start], item.ids[start:end]))
-        asked = asked.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
-        answer = chat.said(tokenizer, completion.ids).content
-        rows.append(
-            {"source": name, "prompt": asked, "answer": answer, "reference": reference.removesuffix("<|im_end|>")}
-        )
+    for (name, ids, there), completion in zip(drawn, completions, strict=True):
+        asked = tokenizer.decode(map(int, ids[: there.start])).rpartition("<|im_start|>user\n")[2]
+        reference, answer = (chat.said(tokenizer, list(map(int, x))).content for x in (ids[there], completion.ids))
+        asked = asked.partition("<|im_end|>")[0]
+        rows.append({"source": name, "prompt": asked, "answer": answer, "reference": reference})
     return rows
 
 
@@ -102,10 +108,8 @@ def main(config: Config) -> dict[str, Any]:
     if config.n_probes:
         scores["probes"], _ = exams.exam(engine, PROBES, config.split, config.n_probes, config.seed)
     if files:
-        seed = config.seed
-        scores["choices"] = {
-            k: choice.examine(model, tokenizer, file, config.n_choices, seed) for k, file in files.items()
-        }
+        sat = {k: choice.examine(model, tokenizer, path, config.n_choices, config.seed) for k, path in files.items()}
+        scores["choices"] = sat
     if config.texts:
         T = min(engine.context, 2048)
         held_out = {source: items_of(source, tokenizer, config.eval_bytes, T) for source in config.texts}

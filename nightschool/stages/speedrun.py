@@ -87,10 +87,8 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
     sifted: dict[str, Any] = {"tokenizer": life / "tokenizer", "exams": secret(config)}
     of_depth: dict[str, Any] = {"depth": config.depth, "context": config.context, "corpus": (str(life / "text"),)}
     of_school: dict[str, Any] = {"world_share": config.world_share, "corpus": (str(life / "conversations"),)}
-    of_school["tokens"] = config.sft_tokens or max(reading // 10, 1)
     of_practice: dict[str, Any] = {"task": config.task, "steps": config.rl_steps, "exam_n": n_dev}
-    if not in_town:
-        of_practice["replay_tokens"] = 0  # of a school that it never went to
+    of_practice["replay_tokens"] = rl.Config.replay_tokens if in_town else 0  # of the town's school
     news: dict[str, Any] = {"tokens": config.night_tokens, "per_document": config.per_document, "n_gate": n_dev}
     pages: dict[str, Any] = {"per_sentence": config.per_sentence, "school": config.chat}
 
@@ -118,7 +116,16 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
         "pretrain": lambda: pretrain.main(
             pretrain.Config(life / "pretrain", life / "tokenizer", reading, **of_depth, **common)
         ),
-        "sft": lambda: sft.main(sft.Config(life / "sft", life / "pretrain", exam_n=n_dev, **of_school, **common)),
+        "sft": lambda: sft.main(
+            sft.Config(
+                life / "sft",
+                life / "pretrain",
+                config.sft_tokens or max(reading // 10, 1),
+                exam_n=n_dev,
+                **of_school,
+                **common,
+            )
+        ),
         "rl": lambda: rl.main(rl.Config(life / "rl", life / "sft", **of_practice, **common)),
         "night": lambda: ranks.first(sleep) if config.documents else sleep(),
         "evening's exam": lambda: ranks.first(lambda: examine(config, life / "rl")),
@@ -139,19 +146,8 @@ def examine(config: Config, run: Path) -> Any:
         return read_json(scores)
     n = config.n if config.world_share else 0
     texts = *(str(config.out / name) for name in ("text", "conversations")), *config.held_out, *config.documents
-    return evaluate.main(
-        evaluate.Config(
-            run,
-            "test",
-            n,
-            n // 5,
-            config.exams,
-            config.n,
-            texts,
-            threads=config.threads,
-            dtype=config.dtype,
-        )
-    )
+    machine: dict[str, Any] = {"threads": config.threads, "dtype": config.dtype}
+    return evaluate.main(evaluate.Config(run, "test", n, n // 5, config.exams, config.n, texts, **machine))
 
 
 def main(config: Config) -> dict[str, Any] | None:
