@@ -84,9 +84,10 @@ def course(
         tokens = run.settle("tokens", lambda: int(60 * minutes * ranks.size() * speed(model, stream({}, tokens))))
     if corpus:
         asked = tokens * (1 - world_share)
-        run.settle("epochs", lambda: asked / corpus.num_tokens)
+        epochs = run.settle("epochs", lambda: asked / corpus.num_tokens)
+        say(run, f"{asked:,.0f} tokens, {epochs:.1f} times the {corpus.num_tokens:,} of the corpus")
         for line in run.settle("cautions", lambda: cautions(num_parameters(model.config), corpus.num_tokens, asked)):
-            print(f"{run.verb}: {line}", file=sys.stderr)
+            say(run, line)
     optimizer = Optimizer(
         model, plan.matrix_lr, plan.embed_lr, plan.norm_lr, weight_decay=plan.weight_decay, dtype=model.dtype
     )
@@ -117,6 +118,11 @@ def speed(model: Transformer, stream: Iterator[Batch], seconds: float = 5.0) -> 
         tokens += batch.ids.numel()
     model.zero_grad()
     return tokens / passed
+
+
+def say(run: Run, line: str) -> None:
+    if ranks.rank() == 0:
+        print(f"{run.verb}: {line}", file=sys.stderr)
 
 
 def cautions(parameters: int, corpus_tokens: int, tokens: float) -> list[str]:
