@@ -43,7 +43,7 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds
 }
 LABS = ("credit", "judge", "collapse")  # nightschool/lab/NAME.py, each with a Config and a main of its own
 
-SHARED = ("pretrain", "sft", "rl", "night", "read")  # the verbs that several ranks can share, started by torchrun
+SHARED = ("pretrain", "sft", "rl", "night", "read", "speedrun")  # verbs that several ranks can share, by torchrun
 
 MENDS = {  # errors of the machine that the caller can mend; any other is ours and keeps its traceback
     errno.ENOSPC: "free some space, then the same command goes on",

@@ -16,5 +16,5 @@ environment corpora
 text='hub:karpathy/climbmix-400b-shuffle/shard_00[01]??.parquet' # 200 of 6,543: about 9 billion tokens
 life=(--depth 24 --tokens 8000000000 --text "$text" "$@")
 .venv/bin/python -m nightschool speedrun "${life[@]}" --until conversations
-.venv/bin/torchrun --standalone --nproc-per-node "${GPUS:-8}" -m nightschool speedrun "${life[@]}" --until sft
+.venv/bin/torchrun --standalone --nproc-per-node "${GPUS:-8}" -m -- nightschool speedrun "${life[@]}" --until sft
 exec .venv/bin/python -m nightschool speedrun "${life[@]}"

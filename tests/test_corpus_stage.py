@@ -204,10 +204,8 @@ def test_the_town_has_its_share(town: Path, tmp_path: Path, monkeypatch: pytest.
     assert num_tokens[False] / num_tokens.total() == pytest.approx(share, abs=0.02)
 
 
-def test_caution(capsys: pytest.CaptureFixture[str]) -> None:
-    course.caution(parameters=10, corpus_tokens=100, tokens=400)
-    assert not capsys.readouterr().err
-    course.caution(parameters=101, corpus_tokens=100, tokens=410)
-    epochs, parameters = capsys.readouterr().err.splitlines()
+def test_cautions() -> None:
+    assert course.cautions(parameters=10, corpus_tokens=100, tokens=400) == []
+    epochs, parameters = course.cautions(parameters=101, corpus_tokens=100, tokens=410)
     assert epochs.startswith("the corpus will be read 4.1 times")
     assert parameters.startswith("101 parameters for 100 tokens")

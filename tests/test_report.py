@@ -69,7 +69,7 @@ def live(life: Path, name: str, seconds: float = 60, **files: Any) -> None:
         **costs.of(seconds),
         "assumptions": {"watts": 65.0, "dollars_per_kwh": 0.30, "dollars_per_hour": 0.0},
     }
-    for stem, value in ({"config": {"verb": name}, "meta": meta} | files).items():
+    for stem, value in ({"config": {"verb": name}} | files | {"meta": meta | files.get("meta", {})}).items():
         if isinstance(value, list):
             runs.write_jsonl(life / name / f"{stem}.jsonl", value)
         else:
@@ -185,6 +185,56 @@ def test_a_life_that_has_only_begun(tmp_path: Path) -> None:
     text = Page((tmp_path / "report.html").read_text()).text
     assert "3.25" in text
     assert "No run has finished yet" in text
+
+
+def test_a_life_on_real_text(tmp_path: Path) -> None:
+    sifted = {"train_documents": 1889, "dev_documents": 41, "train_bytes": 7000, "train_tokens": 2000}
+    sifted |= {"exact_duplicates": 15, "near_duplicates": 11, "contaminated": 2, "exams": {"copa.jsonl": 2}}
+    learned = {"corpus": ["elsewhere/text"]}
+    live(tmp_path, "text", meta=sifted, config={"config": {"sources": ["data/books.txt"]}, "settled": {}})
+    said = {"epochs": 4.25, "cautions": ["the corpus will be read 4.2 times"]}
+    live(
+        tmp_path, "pretrain", config={"config": learned, "settled": said}, scores={"split": "dev", "bits_per_byte": 1.7}
+    )
+    copa, arc = score(0.5) | {"chance": 0.5}, score(0.31) | {"chance": 0.25}
+    exams = {"split": "test", "skills": {}, "choices": {"copa": copa, "arc_easy": arc}, "texts": {"life/text": 1.8}}
+    answers = [{"source": "chat", "prompt": EVIL, "answer": "Rain, mostly.", "reference": "Yes"}]
+    hopeless = {"hindrance": "not viable yet: pass@64 is 0"}
+    live(tmp_path, "rl", meta=hopeless, scores=exams, answers=answers, rollouts=[])
+    reflection = {"kind": "question", "parents": ["a"], "written": EVIL, "why": "quotes what the text does not say"}
+    live(tmp_path, "night-001", written=[reflection] * 7)
+    report.main(report.Config(tmp_path, control=tmp_path / "none.json"))
+    text = Page((tmp_path / "report.html").read_text()).text
+    for words in (
+        "1,889",
+        "3.50",
+        "4.2 times",
+        "2 with copa.jsonl",
+        "came from books.txt",
+        "Pretrain: the corpus will be read 4.2 times.",
+        "1.700",
+        "1.800",
+        "Not surely better than guessing: copa",
+        "Practice was not viable yet",
+        "Rain, mostly.",
+        "wrote 7 reflections on them, of which none passed",
+        "7 quotes what the text does not say",
+    ):
+        assert words in text, words
+    assert "no exam on the test set" not in text
+    assert "has not slept yet" not in text
+    assert text.index("text") < text.index("The night")
+
+
+def test_a_night_over_a_folder_of_documents(life: Path) -> None:
+    """`read` knows no true answers, so its night has no precision; the page once broke on that."""
+    night = runs.read_json(life / "night-001" / "night.json") | {"documents": 3, "written": 77}
+    del night["precision"]
+    live(life, "read", 30, night=night)
+    report.main(report.Config(life, control=life / "none.json"))
+    text = Page((life / "report.html").read_text()).text
+    assert "It read 3 new documents and asked itself 77 questions" in text
+    assert "with the true answer" not in text
 
 
 def test_a_shut_gate_is_said(life: Path) -> None:

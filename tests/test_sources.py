@@ -63,12 +63,18 @@ def test_parquet(tmp_path: Path) -> None:
         {"prompt": "Hi", "completion": "Good morning."},
         {"prompt": OPENAI[:1], "completion": OPENAI[1:]},
         {"question": "Hi", "answer": "Good morning."},
+        {"instruction": "Hi", "input": "", "output": "Good morning.", "rejected": "What?"},
     ],
 )
 def test_conversations_in_every_shape(tmp_path: Path, record: dict[str, Any]) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(record | {"tools": ["lookup"]}))
     (document,) = read(tmp_path / "a.jsonl")
     assert (document.messages, document.tools, document.info) == (TALK, ("lookup",), "doc")
+
+
+def test_what_an_instruction_is_about_stands_below_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"instruction": "Mend:", "input": "teh", "output": "the"}')
+    assert read(tmp_path / "a.jsonl")[0].messages[0].content == "Mend:\n\nteh"
 
 
 def test_files(tmp_path: Path) -> None:

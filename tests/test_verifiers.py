@@ -124,6 +124,8 @@ ROW = {
         ("She has 2*12=24 eggs.\nSo 24-4=21 are whole.\nAnswer: 20", 1.0, 1),
         ("She has 2*12=24 eggs.\nAnswer: 24", 0.0, 1),
         ("", 0.0, 0),
+        ("Eggs.\nSo many eggs.\n2 eggs", 0.0, 0),  # lines that claim nothing once earned credit for their number
+        ("She has 2*12=24 eggs.\nThat is a lot.\nAnswer: 24", 0.0, 1),
     ],
 )
 def test_gsm8k_steps(text: str, outcome: float, first_error: int | None) -> None:

@@ -16,7 +16,7 @@ from nightschool.model.transformer import Transformer
 from nightschool.runs import Costs, Run, write_json
 from nightschool.stages.corpus import check, splits
 from nightschool.text.tokenizer import Tokenizer
-from nightschool.train.course import bits_per_byte, course, held_out
+from nightschool.train.course import bits_per_byte, course, held_out, in_batches
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
 from nightschool.world import school
 
@@ -69,7 +69,8 @@ def main(config: Config) -> dict[str, Any]:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
         device = set_up(config.threads, dtype)
         corpus = splits(run, config.corpus, config.tokenizer, tokenizer) if config.corpus else None
-        dev = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
+        unseen = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
+        dev = in_batches(unseen, tokenizer, row_length)
         model = Transformer(plan.model, DTYPES[dtype])
         model.init_weights(config.seed)
         if config.instinct:

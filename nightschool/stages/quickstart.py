@@ -13,6 +13,7 @@ from typing import Any
 from nightschool.config import at_least
 from nightschool.device import Dtype, process_seconds
 from nightschool.runs import Costs, read_json, typed, write_json
+from nightschool.serve.speaker import newest_checkpoint
 from nightschool.stages import evaluate, night, pretrain, report, rl, sft, tokenizer
 
 
@@ -98,17 +99,18 @@ def live(out: Path, stages: dict[str, Callable[[], Any]], costs: Costs) -> dict[
         account = {"seconds": seconds, "command": typed()}
         write_json(out / "meta.json", account | {**costs.of(seconds), "assumptions": asdict(costs)})
     made["report"] = report.main(report.Config(out))
-    checkpoint = out / "night-001"
     say(f"report: {made['report']['report']}")
-    say(f"talk to it: nightschool chat {checkpoint}   or, in a browser: nightschool serve {checkpoint}")
+    say(f"talk to it: nightschool chat {out}   or, in a browser: nightschool serve {out}")
+    evening, morning = made["evening's exam"], made["morning's exam"]
     return {
         "seconds": process_seconds(),
         "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (1 << 20 if sys.platform == "linux" else 1 << 30),
         "report": made["report"]["report"],
-        "checkpoint": str(checkpoint / "checkpoint"),
-        "skills": made["morning's exam"]["skills"],
-        "skills_evening": made["evening's exam"]["skills"],
-        "probes": made["morning's exam"]["probes"],
-        "facts": {k: made["night"][k] for k in ("evening", "morning")},
+        "checkpoint": str(newest_checkpoint(out)),
+        "skills": morning["skills"],
+        "skills_evening": evening["skills"],
+        "probes": morning["probes"],
+        "facts": {k: made["night"][k] for k in ("evening", "morning") if k in made["night"]},
+        **{k: morning[k] for k in ("choices", "texts") if k in morning},
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +24,8 @@ from nightschool.config import UserError, at_least
 from nightschool.runs import Costs, read_json, write_text
 
 SKILLS = ("story", "passage", "absent", "arithmetic", "word_problem", "letter_count", "tool")
-DAY = ("tokenizer", "pretrain", "sft", "rl", "evening")
+DAY = ("tokenizer", "text", "conversations", "corpus", "pretrain", "import", "sft", "rl", "evening")
+NIGHTS = ("night", "read")  # how the folders of those begin
 WEAK = 0.6  # below this accuracy the page says that the model cannot do it
 Json = dict[str, Any]
 Point = tuple[float, float]
@@ -58,7 +60,7 @@ def folders_of(life: Path) -> list[Path]:
     """The life's run folders in the order they were lived: day, its exam, nights, whatever came after."""
 
     def place(name: str) -> int:
-        return DAY.index(name) if name in DAY else len(DAY) + (not name.startswith("night"))
+        return DAY.index(name) if name in DAY else len(DAY) + (not name.startswith(NIGHTS))
 
     return sorted((path.parent for path in life.glob("*/config.json")), key=lambda f: (place(f.name), f.name))
 
@@ -159,8 +161,11 @@ def ticks(xs: Iterable[float], over: int = 0) -> str:
 
 
 def whiskers(marks: Sequence[tuple[str, Json]]) -> str:
-    """Dots with their 95% intervals on a line from 0 to 100%; a mark is (its name and CSS class, a score)."""
+    """Dots with their 95% intervals on a line from 0 to 100%, and a rule where guessing would lie, if the scores say
+    where; a mark is (its name and CSS class, a score)."""
     svg = ticks(range(0, 101, 25), over=14)
+    if chance := marks[0][1].get("chance"):
+        svg += f'<line class="chance" x1="{pct(chance)}%" x2="{pct(chance)}%" y1="2" y2="34"/>'
     for place, (name, score) in enumerate(marks):
         y = 18 + 10 * (place - (len(marks) - 1) / 2)
         at, low, high = (pct(score[key]) for key in ("accuracy", "low", "high"))
@@ -185,7 +190,7 @@ def clock(runs: Sequence[Json]) -> Json:
     """Where each run, dusk and dawn lie on the clock of the life, in per cent of its seconds."""
     total = sum(run["seconds"] for run in runs) or 1
     ends = [100 * end / total for end in itertools.accumulate((run["seconds"] for run in runs), initial=0.0)]
-    nights = [place for place, run in enumerate(runs) if run["name"].startswith("night")]
+    nights = [place for place, run in enumerate(runs) if run["name"].startswith(NIGHTS)]
     dusk, dawn = (ends[nights[0]], ends[nights[-1] + 1]) if nights else (100.0, 100.0)
     return {"spans": list(zip(runs, ends[:-1], ends[1:], strict=True)), "dusk": dusk, "dawn": dawn}
 
@@ -232,6 +237,58 @@ def skills_of(folders: Sequence[Path]) -> list[Json]:
     return charts
 
 
+def corpora_of(folders: Sequence[Path]) -> list[Json]:
+    """What each corpus was sifted to, those that a stage made for itself too, and how often it was read."""
+    places = [place for folder in folders for place in (folder, folder / "corpus")]
+    found = {place: load(place / "meta.json") for place in places if "train_documents" in load(place / "meta.json")}
+    asked = {folder: load(folder / "config.json").get("config", {}).get("corpus") or [] for folder in folders}
+    corpora = []
+    for place, meta in found.items():
+        readers = [f for f, names in asked.items() if place.parent == f or place.name in map(name_of, names)]
+        sources = load(place / "config.json")["config"]["sources"]
+        settled = {f.name: load(f / "config.json").get("settled", {}) for f in readers}
+        more: Json = {
+            "name": place.name if place in folders else place.parent.name,
+            "sources": [name_of(source) for source in sources],
+            "epochs": {name: facts["epochs"] for name, facts in settled.items() if "epochs" in facts},
+        }
+        corpora.append(meta | more | {"bytes_per_token": meta["train_bytes"] / meta["train_tokens"]})
+    return corpora
+
+
+def name_of(source: str) -> str:
+    """'data/text/a.jsonl.gz' -> 'a.jsonl.gz'"""
+    return source.rpartition("/")[2]
+
+
+def texts_of(folders: Sequence[Path], exams: Sequence[tuple[str, Json]]) -> Json:
+    """Bits per byte of held-out texts: name -> when -> bits, after the stages that watched one and at the exams."""
+    bits: dict[str, dict[str, float]] = {}
+    whens = [*(folder.name for folder in folders), *(when for when, _ in exams)]
+    for folder in folders:
+        scores, corpora = load(folder / "scores.json"), load(folder / "config.json").get("config", {}).get("corpus")
+        if corpora and "bits_per_byte" in scores:
+            bits.setdefault(name_of(corpora[0]), {})[folder.name] = scores["bits_per_byte"]
+    for when, scores in exams:
+        for name, value in scores.get("texts", {}).items():
+            bits.setdefault(name_of(name), {})[when] = value
+    return {"whens": [when for when in whens if any(when in found for found in bits.values())], "rows": bits}
+
+
+def unread_of(night: Path) -> Json:
+    """A night that ended before it learned anything: what was written, and why it was refused. {} for any other."""
+    written = load_lines(night / "written.jsonl")
+    if not written or (night / "night.json").exists():
+        return {}
+    return {
+        "written": len(written),
+        "kept": sum(not row["why"] for row in written),
+        "documents": len({parent for row in written for parent in row["parents"]}),
+        "faults": Counter(row["why"] for row in written if row["why"]).most_common(3),
+        "examples": [row for row in written if row["why"] and row["written"]][:4],
+    }
+
+
 def card(evening: Json, morning: Json, part: str) -> list[Json]:
     """Rows of the score card: a name, its scores of the evening, the morning or both, and their picture."""
     both = [(when, s[part]) for when, s in (("evening", evening), ("morning", morning)) if s.get(part)]
@@ -255,7 +312,7 @@ def samples_of(rows: Sequence[Json], scores: Json, most: int = 2) -> list[Json]:
 def tell(config: Config) -> Json:
     """Everything the page says, read from the life's run folders."""
     life, folders = config.life, folders_of(config.life)
-    dusk = max((i for i, f in enumerate(folders) if f.name.startswith("night")), default=len(folders))
+    dusk = max((i for i, f in enumerate(folders) if f.name.startswith(NIGHTS)), default=len(folders))
     night = load(folders[dusk] / "night.json") if dusk < len(folders) else {}
     evening, morning = scores_of(folders[:dusk], "test"), scores_of(folders[dusk:], "test")
     now, part = morning or evening, ("skills", "probes")
@@ -269,29 +326,40 @@ def tell(config: Config) -> Json:
     if facts and not facts.get("control"):
         facts |= {"control": load(config.control).get("arms", {}).get("control")}
     notes, off_template = night.get("reflections", []), latest(folders, "off_template.jsonl")
+    choices = card(evening, morning, "choices")
+    settled = {run["name"]: load(life / run["name"] / "config.json").get("settled", {}) for run in runs}
+    commands = [re.sub(r" --until ('.*?'|\S+)", "", run["command"]) for run in ([whole] if whole else runs)]
     rollouts = latest(folders, "rollouts.jsonl")
     return {
         "life": life,
         "runs": runs,
         "total": total,
         "machine": max(runs, key=lambda run: run["flops"], default={}),  # the run that did most of the work
-        "commands": [run["command"] for run in ([whole] if whole else runs)],
+        "commands": list(dict.fromkeys(commands)),
+        "corpora": corpora_of(folders),
+        "cautions": [(name, line) for name, s in settled.items() for line in s.get("cautions", [])],
         "parameters": parameters_of(folders),
         "clock": clock(runs),
         "evening": evening,
         "morning": morning,
         "card": card(evening, morning, "skills"),
         "probes": card(evening, morning, "probes"),
+        "choices": choices,
+        "guessed": [row["name"] for row in choices if (score := row["marks"][-1][1])["low"] <= score["chance"]],
+        "texts": texts_of(folders, [("evening", evening), ("morning", morning)]),
         "bits_per_byte": [b for s in (evening, morning) if (b := s.get("bits_per_byte"))],
         "losses": losses_of(folders),
         "skills": skills_of(folders),
         "rollouts": telling(rollouts),
         "num_rollouts": len(rollouts),
+        "hindrance": next((run["hindrance"] for run in reversed(runs) if run.get("hindrance")), ""),
         "night": night,
+        "unread": unread_of(folders[dusk]) if dusk < len(folders) else {},
         "fed": load(folders[dusk] / "meta.json") if dusk < len(folders) else {},
         "facts": {n: {"score": s, "chart": whiskers([(n, s)])} for n, s in facts.items() if s},
         "reflections": [r for kind in (True, False) for r in [r for r in notes if r["verified"] == kind][:2]],
         "samples": samples_of(latest(folders, "samples.jsonl"), now.get("skills", {})),
+        "conversations": latest(folders, "answers.jsonl"),
         "off_template": off_template,
         "answers": Counter(row["answer"] for row in off_template).most_common(),
         "weak": [(n, s) for p in part for n, s in now.get(p, {}).items() if s["accuracy"] < WEAK],

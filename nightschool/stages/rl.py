@@ -53,7 +53,7 @@ from nightschool.train.plan import flops_per_token, going_on
 from nightschool.train.schedule import warm_stay_decay
 from nightschool.world import school
 
-CARD = "A small model of the Qwen3 architecture, raised in a made-up town, after practice with a verifier."
+CARD = "A small model of the Qwen3 architecture, after practice with a verifier."
 POTENTIALS = ("value", "monte_carlo")
 JUDGE = "judge.safetensors"  # in the run folder, where one judged
 NUM_SHOWN = 32  # dev problems whose attempts are kept for the report

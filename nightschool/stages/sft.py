@@ -14,7 +14,7 @@ from nightschool.model import exchange, lora
 from nightschool.runs import Costs, Run
 from nightschool.stages.corpus import check, splits
 from nightschool.tasks.exam import graduate
-from nightschool.train.course import bits_per_byte, course, held_out
+from nightschool.train.course import bits_per_byte, course, held_out, in_batches
 from nightschool.train.plan import QUICKSTART, flops_per_token, going_on
 from nightschool.world import school
 
@@ -64,7 +64,8 @@ def main(config: Config) -> dict[str, Any]:
         if corpus and not config.tokens:
             tokens = int(EPOCHS * corpus["train"].num_tokens / (1 - config.world_share))
         plan, row_length = going_on(model.config, tokenizer.brought, tokens, lora=config.lora_rank > 0)
-        dev = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
+        unseen = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
+        dev = in_batches(unseen, tokenizer, row_length)
         if config.lora_rank:
             lora.add(model, config.lora_rank, seed=config.seed)
         end = course(

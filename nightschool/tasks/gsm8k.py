@@ -2,7 +2,8 @@
 and the last one is "#### 72".
 
 Its steps have no program, only a reference: a line is taken to be wrong where it says that something equals a number
-that the reference never comes to. This is a partial verifier: it blames good detours and passes bad lines without "=".
+that the reference never comes to. Where the answer is wrong, so is all that stands after the last right result: babble
+that claims nothing earns nothing. This is a partial verifier: it blames good detours and passes bad lines without "=".
 The splits of a file go by the questions; keep the official test file for the end.
 Source: Cobbe 2021 (2110.14168).
 """
@@ -62,8 +63,9 @@ def verify_gsm8k(problem: Problem, transcript: Sequence[Message]) -> Verdict:
             return Verdict(outcome, steps, place, f"line {place + 1}: the reference never comes to {strange[0]:g}")
     if outcome:
         return Verdict(outcome, (True,) * len(said))
-    last = max(len(said) - 1, 0)
-    return Verdict(outcome, tuple(i < last for i in range(len(said))), last, f"the answer is {problem.answer}")
+    told = [place for place, line in enumerate(said[:-1]) if results(line)]
+    first = max(told, default=-1) + 1
+    return Verdict(outcome, tuple(i < first for i in range(len(said))), first, f"the answer is {problem.answer}")
 
 
 def gsm8k(path: Path) -> Task:

@@ -4,7 +4,8 @@ A source is a file, a folder, a glob, or a data set of the hub (hub.py), and hol
     .txt .md         text, in parts of some 32,000 characters that end where a paragraph does
     .html .htm       likewise its words, without mark-up, scripts and styles
     .jsonl .parquet  records: "text"; or "messages", "conversations" (ShareGPT's "from" and "value"), "prompt" and
-                     "completion", "question" and "answer"; names of "tools" beside them
+                     "completion", "question" and "answer", "instruction" (Alpaca's, with an "input") and "output";
+                     names of "tools" beside them
 each as it is, .gz or .zst. A record of .jsonl that says where its words came from, as those of the night's
 reflections.jsonl do, keeps its lineage. Records without text are skipped; what cannot be read ends in one line that
 names the place. But: UTF-8 only, and a page's menus and footers stay.
@@ -31,8 +32,8 @@ KINDS = (".txt", ".md", ".html", ".htm", ".jsonl", ".parquet")
 PACKED = (".gz", ".zst")
 PART = 32_768  # characters of a text that are one document: it can be held out, and memory stays flat
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_response": "tool"}  # ShareGPT's
-PAIRS = (("prompt", "completion"), ("question", "answer"))
-COLUMNS = ("text", "messages", "conversations", "tools", *(name for pair in PAIRS for name in pair))
+PAIRS = (("prompt", "completion"), ("question", "answer"), ("instruction", "output"))
+COLUMNS = ("text", "messages", "conversations", "tools", "input", *(name for pair in PAIRS for name in pair))
 BLOCKS = {"address", "article", "aside", "blockquote", "br", "dd", "div", "dt", "figcaption", "footer", "form", "h1"}
 BLOCKS |= {"h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table"}
 BLOCKS |= {"title", "tr", "ul"}
@@ -259,6 +260,8 @@ def turns_of(record: dict[str, Any]) -> list[Any]:
     for pair in PAIRS:
         asked, answered = (record.get(name) for name in pair)
         if asked and answered:  # each a text, or turns already
+            if pair[0] == "instruction" and (given := record.get("input")):
+                asked = f"{asked}\n\n{given}"
             roles = zip(("user", "assistant"), (asked, answered), strict=True)
             return [t for role, x in roles for t in (x if isinstance(x, list) else [{"role": role, "content": x}])]
     return []

@@ -83,7 +83,11 @@ def course(
     if minutes:
         tokens = run.settle("tokens", lambda: int(60 * minutes * ranks.size() * speed(model, stream({}, tokens))))
     if corpus:
-        caution(num_parameters(model.config), corpus.num_tokens, tokens * (1 - world_share))
+        asked = tokens * (1 - world_share)
+        epochs = run.settle("epochs", lambda: asked / corpus.num_tokens)
+        say(run, f"{asked:,.0f} tokens, {epochs:.1f} times the {corpus.num_tokens:,} of the corpus")
+        for line in run.settle("cautions", lambda: cautions(num_parameters(model.config), corpus.num_tokens, asked)):
+            say(run, line)
     optimizer = Optimizer(
         model,
         plan.matrix_lr,
@@ -122,18 +126,25 @@ def speed(model: Transformer, stream: Iterator[Batch], seconds: float = 5.0) -> 
     return tokens / passed
 
 
-def caution(parameters: int, corpus_tokens: int, tokens: float) -> None:
-    """Say so where a model will rather learn a corpus by heart."""
+def say(run: Run, line: str) -> None:
+    if ranks.rank() == 0:
+        print(f"{run.verb}: {line}", file=sys.stderr)
+
+
+def cautions(parameters: int, corpus_tokens: int, tokens: float) -> list[str]:
+    """What to say where a model will rather learn a corpus by heart."""
+    lines = list[str]()
     if (epochs := tokens / corpus_tokens) > MAX_EPOCHS:
         mend = "more text, or fewer --tokens, would serve it better"
-        print(f"the corpus will be read {epochs:.1f} times; {mend}", file=sys.stderr)
+        lines.append(f"the corpus will be read {epochs:.1f} times; {mend}")
     if parameters > corpus_tokens:
         what = f"{parameters:,} parameters for {corpus_tokens:,} tokens of text"
-        print(f"{what}: it can learn them by heart; more text or a smaller model is better", file=sys.stderr)
+        lines.append(f"{what}: it can learn them by heart; more text or a smaller model is better")
+    return lines
 
 
-def held_out(corpus: Corpus, tokenizer: Tokenizer, num_bytes: int, row_length: int) -> list[Batch]:
-    """About num_bytes of a dev split, as batches: whole documents, the same ones whatever the tokenizer."""
+def held_out(corpus: Corpus, tokenizer: Tokenizer, num_bytes: int, row_length: int) -> list[Item]:
+    """About num_bytes of a dev split: whole documents, the same ones whatever the tokenizer."""
     items, found = list[Item](), 0
     lengths = torch.tensor(tokenizer.byte_lengths).numpy()
     for i in permutation(corpus.num_documents, 0, 0):
@@ -141,7 +152,7 @@ def held_out(corpus: Corpus, tokenizer: Tokenizer, num_bytes: int, row_length: i
             break
         found += int(lengths[corpus.item(i).ids].sum())
         items += corpus.items([i], row_length)
-    return in_batches(items, tokenizer, row_length)
+    return items
 
 
 def in_batches(items: Sequence[Item], tokenizer: Tokenizer, row_length: int, num_rows: int = 8) -> list[Batch]:

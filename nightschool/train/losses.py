@@ -110,14 +110,12 @@ def log_probs(model: Transformer, batch: Batch) -> Tensor:
     weight = model.lm_head.weight.to(hidden.dtype)
     chosen, num_learned = learned(batch.weights)
     h, targets = hidden.flatten(0, 1).index_select(0, chosen), batch.targets.flatten()[chosen]
-    parts = [h[:0, 0].float()]  # what has a gradient, of nothing, where nothing is asked for
-    parts += [
+    parts = [
         checkpoint(chosen_log_probs, h[a : a + CHUNK], weight, targets[a : a + CHUNK], use_reentrant=False)
-        for a in range(0, len(h), CHUNK)
+        for a in range(0, max(len(h), 1), CHUNK)  # a rank on which nothing counts has a gradient too, of zeros
     ]
     out = torch.zeros(batch.ids.numel(), dtype=torch.float32, device=h.device)
-    out = out.index_copy(0, chosen[:num_learned], torch.cat(parts)[:num_learned])
-    return out.view(batch.ids.shape)
+    return out.index_copy(0, chosen[:num_learned], torch.cat(parts)[:num_learned]).view(batch.ids.shape)
 
 
 def chosen_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
