@@ -124,6 +124,9 @@ def going_on(
     pretrained it: Muon then gains nothing (2502.16982, 3.5; 2511.06086). Its rate is that of fine-tuning, in about a
     thousand steps, none of more than 2^16 tokens. muon: whether the matrices are Muon's, whatever that rule says; they
     move as far by the one as by the other. lora: of factors, which are AdamW's in any case.
+
+    But: those rates were found on models of a billion weights; one of a million learned more, and forgot more, at three
+    times as much (LOG.md).
     """
     as_far = OF_MUON * math.sqrt(model.hidden_size)  # Muon's rate, of AdamW's
     rate = FINE_TUNING * (ITS_WIDTH / model.hidden_size) ** POWER[model.family]
