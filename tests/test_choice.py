@@ -86,6 +86,12 @@ def test_other_forms_are_refused(record: object, tmp_path: Path) -> None:
         choice.exam_files((str(path),))
 
 
+def test_a_file_without_questions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "exam.jsonl").touch()
+    with pytest.raises(UserError, match=r"exam.jsonl holds no question"):
+        choice.exam_files((str(tmp_path),))
+
+
 def test_names_are_those_of_the_files(tmp_path: Path) -> None:
     record = {"query": "One and", "choices": ["two", "three"], "gold": 0}
     (tmp_path / "copa.jsonl").write_text(json.dumps(record))

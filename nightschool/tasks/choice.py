@@ -39,11 +39,8 @@ def choice_from(record: Any, place: str) -> Choice:
         else:
             options = tuple((text, record["continuation"]) for text in record["context_options"])
         gold = int(record["gold"])
-        if (
-            len(options) < 2
-            or not 0 <= gold < len(options)
-            or not all(text.strip() for pair in options for text in pair)
-        ):
+        whole = all(text.strip() for pair in options for text in pair)
+        if len(options) < 2 or not 0 <= gold < len(options) or not whole:
             raise ValueError(record)
     except (ValueError, KeyError, TypeError, AttributeError):
         forms = '{"query", "choices", "gold"} or {"context_options", "continuation", "gold"}'
@@ -55,9 +52,10 @@ def exam_files(exams: tuple[str, ...]) -> dict[str, Path]:
     """Name -> file. UserError where there is none, or it holds anything else."""
     files = {path.name.removesuffix(".gz").removesuffix(".jsonl"): path for path in sources.files_of(exams)}
     for path in files.values():
-        for row in sources.rows(path):
-            choice_from(row.record, row.place)
-            break
+        first = next(sources.rows(path), None)
+        if not first:
+            raise UserError(f"{path} holds no question")
+        choice_from(first.record, first.place)
     return files
 
 
