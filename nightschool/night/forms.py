@@ -11,9 +11,11 @@ takes any capital inside a sentence for a name; English only.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, starmap
+from typing import Any
 
 from nightschool.night.memory import Index, Passage, sentences, words
 from nightschool.night.read import Exercise, Form, Reflection, started
@@ -61,6 +63,58 @@ def town_shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
     if last.removeprefix(ANSWER) != values[-1]:
         return replace(made, why="does not answer with its last note")
     return made
+
+
+def notes_of(reflection: Reflection) -> list[tuple[str, str, str]]:
+    """(what, whose, value) of each of its notes."""
+    found = []
+    for note in reflection.turns[1].split("\n")[:-1]:
+        about, value = note.split(": ", 1)
+        what, _, person = about.rpartition(" of ")
+        found.append((what, person, value))
+    return found
+
+
+def outvoted(reflections: Sequence[Reflection]) -> list[Reflection]:
+    """Refuse what others on the same text deny: it says one thing of a person's job, and names one tie of a person and
+    a value. The note of more reflections stands; of two with as many, neither."""
+    votes: dict[Any, Counter[Any]] = defaultdict(Counter)
+
+    def claims(r: Reflection) -> Iterator[tuple[Any, Any]]:
+        for note in notes_of(r):
+            what, person, value = note
+            yield (r.parents, what, person), note
+            yield (r.parents, frozenset((person, value))), note
+
+    for r in reflections:
+        if r.kept:
+            for claim, note in claims(r):
+                votes[claim][note] += 1
+
+    def stands(claim: Any, note: Any) -> bool:
+        return all(votes[claim][note] > n for rival, n in votes[claim].items() if rival != note)
+
+    why = "is denied by its other reflections"
+    return [r if not r.kept or all(starmap(stands, claims(r))) else replace(r, why=why) for r in reflections]
+
+
+def linked(reflections: Sequence[Reflection]) -> list[Reflection]:
+    """Links between what is kept, on one text or on two: a question about a person, asked of somebody's relative.
+
+    "brother of Amina: Omar" and "What pet has Omar? ..." -> "What pet has Amina's brother? ..."
+    """
+    single = [(r, *notes_of(r)[0]) for r in reflections if r.kept and len(notes_of(r)) == 1]
+    persons = {person for _, _, person, _ in single}
+    ties = {r.turns[1]: (r, what, person, value) for r, what, person, value in single if value in persons}
+    links = list[Reflection]()
+    for tie, kin, person, relative in ties.values():
+        for r, _, whose, value in single:
+            if whose == relative and value != person and whose in r.turns[0]:
+                question = r.turns[0].replace(whose, f"{person}'s {kin}")
+                solution = f"{tie.turns[1].partition(chr(10))[0]}\n{r.turns[1]}"
+                parents = tuple(dict.fromkeys(tie.parents + r.parents))
+                links.append(Reflection("link", parents, max(tie.gen, r.gen), "", (question, solution), solution))
+    return links
 
 
 # Any text's
@@ -177,6 +231,6 @@ def agrees(said: str, other: str) -> bool:
 
 FORMS = {
     # at temperature 1 a small model slips in every third line
-    "town": Form(town_exercises, town_shaped, str.__eq__, "{}", 0.8),
-    "any": Form(exercises, shaped, agrees, "{}\nAnswer in a few words, from the text alone.", 1.0),
+    "town": Form(town_exercises, town_shaped, str.__eq__, "{}", 0.8, outvoted),
+    "any": Form(exercises, shaped, agrees, "{}\nAnswer in a few words, from the text alone.", 1.0, list),
 }

@@ -73,6 +73,7 @@ class Form(NamedTuple):
     agrees: Callable[[str, str], bool]  # do two answers say the same?
     again: str  # how a question is put when it is asked again with its text
     temperature: float
+    together: Callable[[Sequence[Reflection]], list[Reflection]]  # what a set of them shows, and none alone
 
 
 def started(exercise: Exercise, kind: str, written: Sequence[str]) -> Reflection:
