@@ -208,7 +208,7 @@ def main(config: Config) -> dict[str, Any]:
     def write() -> None:
         how_many = [config.per_sentence * len(sentences(passage.text)) for passage in read]
         readers, names = readers_of(config, run, engine)
-        made = reflect(form, form.exercises(read, how_many), readers, config.seed)
+        made = form.together(reflect(form, form.exercises(read, how_many), readers, config.seed))
         lineage = ({"form": r.kind, "readers": names} for r in made if r.kept)
         lessons = (record_of(r.lesson) for r in made if r.kept)
         write_jsonl(run.path("reflections.jsonl"), map(operator.or_, lessons, lineage))
