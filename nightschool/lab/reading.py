@@ -22,20 +22,21 @@ length; on a CPU only.
     peer            read, but a second reader, raised on other data (--peer), answers each question again
     during          read at the rates of school itself, as if the reflections had come before its end
     decay           reread with weight decay
+    text_*          the same question about real text: lab/reading_text.py
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 from nightschool.config import UserError, at_least
 from nightschool.device import set_up
-from nightschool.lab import report
+from nightschool.lab import reading_text, report
 from nightschool.lab.arms import Holds, Interval, Json, verdict, walk
 from nightschool.lab.statistics import iqm, paired
 from nightschool.model import exchange
@@ -116,13 +117,17 @@ class Config:
     tokens: int = 400_000  # that a night may cost, in tokens learned
     replay: float = 0.8  # share of them that is school again
     n_skill: int = 100  # dev problems a skill
+    text: reading_text.Text = field(default_factory=reading_text.Text)  # for the arms text_*
     threads: int = 0  # 0 = one a core
 
     def __post_init__(self) -> None:
         at_least(self, 1, "per_document", "tokens", "n_skill")
         at_least(self, 0, "replay", "threads")
-        if unknown := set(self.arms) - set(ARMS):
-            raise UserError(f"no such arms: {', '.join(sorted(unknown))}; known: {', '.join(ARMS)}")
+        known = (*ARMS, *reading_text.ARMS)
+        if unknown := set(self.arms) - set(known):
+            raise UserError(f"no such arms: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+        if set(self.arms) & set(reading_text.ARMS) and not (self.text.start and self.text.school and self.text.read):
+            raise UserError("arms text_* need a model raised on real text; give --text.start, .school and .read")
         if "peer" in self.arms and not self.peer:
             raise UserError("arm peer needs a second reader; give the run of another life with --peer")
 
@@ -225,6 +230,8 @@ class Night:
 
 def row_of(config: Config, name: str, seed: int) -> Json:
     """A night of one arm and what it came to; under "right" each question's outcome. What is there is kept."""
+    if name in reading_text.ARMS:
+        return reading_text.row_of(config.text, config.out, config.threads, name, seed)
     arm = ARMS[name]
     of_peer = config.peer if arm.peer else None
     night = Night(arm, seed, config.start, of_peer, config.per_document, config.tokens, config.replay)
@@ -251,7 +258,7 @@ def row_of(config: Config, name: str, seed: int) -> Json:
             model,
             words,
             replace(plan, weight_decay=arm.weight_decay),
-            lambda progress: {**shares, "tonight": 1 - config.replay},
+            lambda progress: {**shares, "tonight": (1 - config.replay) * bool(made.topics)},
             sources={**lessons, "tonight": lambda rng, progress: rng.choice(rng.choice(made.topics))},
             tokens=tokens,
             seed=seed,
@@ -301,7 +308,7 @@ def of_reflections(made: Food, news: News) -> Json:
     return {
         "written": len(made.reflections),
         "kept": sum(r.kept for r in made.reflections),
-        "precision": precision(made.reflections, news),
+        "precision": precision(made.reflections, news) or 0.0,
         "covered": len(notes & true) / len(true),
     }
 
@@ -340,7 +347,12 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
     if "read" in arms:
         bar("precision", column("read", "precision"), f">= {PRECISION}", lambda v, low, high: v >= PRECISION)
         bar("gate", column("read", "gate"), "shown", lambda v, low, high: None)
-    for arm in arms:
+    for arm in ("text_reread", "text_wrong"):
+        if {"text_read", arm} <= arms.keys():
+            means, between = gain("text_read", arm, "text")
+            name = "real_text" if arm == "text_reread" else "real_text less text_wrong"
+            bar(name, means, "low > 0", lambda v, low, high: low > 0, between)
+    for arm in [name for name in ARMS if name in arms]:
         if arm not in ("read", "oracle", "reread", "wrong_document") and "read" in arms:
             means, between = gain("read", arm, "news")
             bar(f"read less {arm}", means, "shown", lambda v, low, high: None, between)

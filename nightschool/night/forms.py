@@ -10,6 +10,7 @@ takes any capital inside a sentence for a name; English only.
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -214,12 +215,13 @@ def share_run(text: str, other: str) -> bool:
 
 def names(text: str) -> set[str]:
     """Words with a capital inside a sentence, and numbers, in lower case: 'The Elbe has 3.' -> {'elbe', '3'}"""
-    found = set[str]()
-    for sentence in sentences(text):
-        tokens = re.findall(r"\w+", sentence)
-        found |= {token.lower() for token in tokens[1:] if token[0].isupper() and token != "I"}
-        found |= {token.lower() for token in tokens if any(map(str.isdigit, token))}
-    return found
+    return {found[0].lower() for sentence in sentences(text) for found in named(sentence)}
+
+
+def named(sentence: str) -> list[re.Match[str]]:
+    """Where its names and numbers stand."""
+    found = enumerate(re.finditer(r"\w+", sentence))
+    return [m for i, m in found if any(map(str.isdigit, m[0])) or (i and m[0][0].isupper() and m[0] != "I")]
 
 
 def agrees(said: str, other: str) -> bool:
@@ -229,8 +231,48 @@ def agrees(said: str, other: str) -> bool:
     return exact[0] == exact[1] and len(a & b) >= 0.6 * (len(a) + len(b)) / 2 > 0
 
 
+# Any text's, asked by a program: for readers who cannot write
+
+GAP = "____"
+GAPS = (
+    "Fill the gap: {}",
+    "Which word is missing here? {}",
+    "One word has been left out. {} Which one?",
+    "What belongs in the gap of this? {}",
+    "Complete this: {}",  # kept for exams
+)
+BESIDE = 3, 16  # words that are left on either side, at least where there are so many, and at most
+
+
+def gap(sentence: str, left_out: re.Match[str], rng: random.Random) -> str:
+    """Some of a sentence, without a word of it."""
+    before = re.findall(r"\S+\s*", sentence[: left_out.start()])
+    after = re.findall(r"\s*\S+", sentence[left_out.end() :])
+    return "".join((*before[-rng.randint(*BESIDE) :], GAP, *after[: rng.randint(*BESIDE)]))
+
+
+def gap_exercises(passages: Sequence[Passage], how_many: Sequence[int]) -> list[Exercise]:
+    """The names and numbers of a text in turn, in any taught wording, with more or less of their sentence."""
+    made = []
+    for passage, num in zip(passages, how_many, strict=True):
+        found = [(line, m) for line in sentences(passage.text) for m in named(line)]
+        rng = random.Random(passage.text)
+        for i in range(num if found else 0):
+            line, m = found[i % len(found)]
+            question = rng.choice(GAPS[:-1]).format(gap(line, m, rng))
+            made.append(Exercise("gap", (passage,), (), f"{m.start()} {line}", (question, m[0])))
+    return made
+
+
+def gap_shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
+    gen = exercise.passages[0].gen  # no model stands between
+    made = started(exercise, "gap", exercise.turns)
+    return replace(made, turns=exercise.turns, topic=exercise.sentence, gen=gen)
+
+
 FORMS = {
     # at temperature 1 a small model slips in every third line
     "town": Form(town_exercises, town_shaped, str.__eq__, "{}", 0.8, outvoted),
     "any": Form(exercises, shaped, agrees, "{}\nAnswer in a few words, from the text alone.", 1.0, list),
+    "gaps": Form(gap_exercises, gap_shaped, agrees, "{}", 1.0, list),
 }
