@@ -25,12 +25,13 @@ from typing import NamedTuple
 
 import torch
 
+from nightschool.config import UserError
 from nightschool.device import set_up
 from nightschool.lab.arms import Json
 from nightschool.model import exchange
 from nightschool.model.transformer import Transformer
-from nightschool.night.forms import FORMS, GAPS, gap, named
-from nightschool.night.memory import Passage, parts, sentences
+from nightschool.night.forms import FORMS, GAPS, gap, gaps_of
+from nightschool.night.memory import Passage, parts
 from nightschool.night.read import by_topic, reflect
 from nightschool.runs import Run, read_json, read_jsonl, write_json
 from nightschool.text import sources
@@ -81,24 +82,25 @@ def book(text: Text, words: Tokenizer, seed: int) -> Book:
     """A document with gaps enough in whole sentences, as far as they go, and the questions about it."""
     rng = random.Random(f"book {seed}")
     for document in rng.sample(pool := documents(text.read, 10_000), len(pool)):
-        taken, lines = list[Passage](), list[str]()
+        taken = list[Passage]()
         for part in parts(document.text, words, PASSAGE_TOKENS):
             taken.append(Passage(part, document.id))
-            lines += [s for s in sentences(part) if len(s.split()) >= LEAST_WORDS and s[-1] in ".!?" and named(s)]
-            if len(lines) >= text.questions:
-                return Book(taken, asked(taken, lines[: text.questions], rng))
-    raise AssertionError("no document has so many gaps")
+            found = asked(" ".join(passage.text for passage in taken), rng)
+            if len(found) >= text.questions:
+                return Book(taken, found[: text.questions])
+    raise UserError(f"no document in {' '.join(text.read)} has {text.questions} sentences with a name or a number")
 
 
-def asked(taken: Sequence[Passage], lines: Sequence[str], rng: random.Random) -> list[Asked]:
-    told = sorted({m[0] for passage in taken for line in sentences(passage.text) for m in named(line)})
-    found = []
-    for line in lines:
-        m = rng.choice(named(line))
-        alike = [word for word in told if word != m[0] and word[0].isdigit() == m[0][0].isdigit()]
-        others = rng.sample(alike, min(3, len(alike)))
-        found.append(Asked(GAPS[-1].format(gap(line, m, rng)), (m[0], *others)))
-    return found
+def asked(text: str, rng: random.Random) -> list[Asked]:
+    """A question about each whole sentence that has a gap; wrong choices come as often as their words do."""
+    gaps = gaps_of(text)
+    told, found = [m[0] for _, m in gaps], dict[str, Asked]()
+    for line, m in rng.sample(gaps, len(gaps)):
+        drawn = dict.fromkeys(rng.sample(told, len(told)))
+        alike = [word for word in drawn if word != m[0] and word[0].isdigit() == m[0][0].isdigit()]
+        if line[-1] in ".!?" and len(line.split()) >= LEAST_WORDS and len(alike) >= 3:
+            found.setdefault(line, Asked(GAPS[-1].format(gap(line, m, rng)), (m[0], *alike[:3])))
+    return list(found.values())
 
 
 def lesson(question: str, answer: str) -> Document:
@@ -122,7 +124,7 @@ def likeliest(model: Transformer, words: Tokenizer, asked: Sequence[Asked]) -> l
 
 
 def gaps_in(passages: Sequence[Passage], rounds: int) -> list[list[Document]]:
-    how_many = [rounds * sum(len(named(line)) for line in sentences(passage.text)) for passage in passages]
+    how_many = [rounds * len(gaps_of(passage.text)) for passage in passages]
     exercises = FORMS["gaps"].exercises(passages, how_many)
     return by_topic(reflect(FORMS["gaps"], exercises, (nobody, nobody), 0))
 
@@ -182,7 +184,6 @@ def row_of(text: Text, out: Path, threads: int, arm: str, seed: int) -> Json:
         row = {
             "start": fmean(before),
             "final": fmean(after),
-            "chance": fmean(1 / len(one.choices) for one in ours.asked),
             "tokens": end.tokens,
             "flops": end.tokens * flops_per_token(model.config, row_length),
             "curve": [(0, fmean(before)), *curve, (end.tokens, fmean(after))],

@@ -244,6 +244,12 @@ GAPS = (
 BESIDE = 3, 16  # words that are left on either side, at least where there are so many, and at most
 
 
+def gaps_of(text: str) -> list[tuple[str, re.Match[str]]]:
+    """(sentence, where) of each name and number of a text; what it also writes small is no name."""
+    small = set(re.findall(r"\b[a-z]\w*", text))
+    return [(line, m) for line in sentences(text) for m in named(line) if m[0].lower() not in small]
+
+
 def gap(sentence: str, left_out: re.Match[str], rng: random.Random) -> str:
     """Some of a sentence, without a word of it."""
     before = re.findall(r"\S+\s*", sentence[: left_out.start()])
@@ -255,8 +261,7 @@ def gap_exercises(passages: Sequence[Passage], how_many: Sequence[int]) -> list[
     """The names and numbers of a text in turn, in any taught wording, with more or less of their sentence."""
     made = []
     for passage, num in zip(passages, how_many, strict=True):
-        found = [(line, m) for line in sentences(passage.text) for m in named(line)]
-        rng = random.Random(passage.text)
+        found, rng = gaps_of(passage.text), random.Random(passage.text)
         for i in range(num if found else 0):
             line, m = found[i % len(found)]
             question = rng.choice(GAPS[:-1]).format(gap(line, m, rng))
