@@ -1,11 +1,12 @@
-"""What a reader can write about a text: the town's form, which a model raised there was taught, and the form for any
-text, which asks a chat model in words.
+"""What a reader can write about a text: the town's form, which a model raised there was taught, the form for any text,
+which asks a chat model in words, and gaps, which a program asks of any text.
 
-The town's: a question with notes and an answer, where the document must say each note's person and value in one breath.
-Any text's: questions, restatements, objections, links between two passages and talks of two readers. Each must quote a
-sentence of its passage word for word, and name nobody and no number that its passages do not. But: a program that
-compares words lets a fluent mistake pass whose names and numbers are right ("Ann pays Bob" for "Bob pays Ann"), and
-takes any capital inside a sentence for a name; English only.
+The town's: a question with notes and an answer, where the document must say each note's person and value in one breath,
+and no more of its reflections may deny it; what is kept is then linked across documents. Any text's: questions,
+restatements, objections, links between two passages and talks of two readers. Each must quote a sentence of its
+passage word for word, and name nobody and no number that its passages do not. But: a program that compares words lets
+a fluent mistake pass whose names and numbers are right ("Ann pays Bob" for "Bob pays Ann"), and takes any capital
+inside a sentence for a name; English only.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def outvoted(reflections: Sequence[Reflection]) -> list[Reflection]:
 
 def linked(reflections: Sequence[Reflection]) -> list[Reflection]:
     """Links between what is kept, on one text or on two: a question about a person, asked of somebody's relative.
+    They are the program's, of the reader's own words.
 
     "brother of Amina: Omar" and "What pet has Omar? ..." -> "What pet has Amina's brother? ..."
     """
@@ -277,7 +279,9 @@ def gap_shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
 
 FORMS = {
     # at temperature 1 a small model slips in every third line
-    "town": Form(town_exercises, town_shaped, str.__eq__, "{}", 0.8, outvoted),
+    "town": Form(
+        town_exercises, town_shaped, str.__eq__, "{}", 0.8, lambda made: [*(kept := outvoted(made)), *linked(kept)]
+    ),
     "any": Form(exercises, shaped, agrees, "{}\nAnswer in a few words, from the text alone.", 1.0, list),
     "gaps": Form(gap_exercises, gap_shaped, agrees, "{}", 1.0, list),
 }

@@ -270,7 +270,7 @@ def refuse_to_learn(reflections: Sequence[Reflection], asked: Sequence[Reflectio
         print(f"{kind}: {', '.join(f'{n} {why}' for why, n in found.items())}", file=sys.stderr)
     if num_kept < least * len(reflections) or len(asked) < MIN_ASKED:
         why = f"; most often what it writes {faults[0][0]}" if faults else ""
-        mend = "no weight was changed; let a model that can read these texts write with --reflector"
+        mend = "no weight was changed; let a model that can write do so with --reflector, or a program with --form gaps"
         line = f"{num_kept} of {len(reflections)} reflections pass their check{why}; {mend}"
         raise BelowBar(line, {"written": len(reflections), "verified": num_kept, "counts": found_in})
 
