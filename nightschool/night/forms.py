@@ -114,10 +114,15 @@ def linked(reflections: Sequence[Reflection]) -> list[Reflection]:
         for r, _, whose, value in single:
             if whose == relative and value != person and whose in r.turns[0]:
                 question = r.turns[0].replace(whose, f"{person}'s {kin}")
-                solution = f"{tie.turns[1].partition(chr(10))[0]}\n{r.turns[1]}"
+                solution = tie.turns[1].split("\n")[0] + "\n" + r.turns[1]
                 parents = tuple(dict.fromkeys(tie.parents + r.parents))
                 links.append(Reflection("link", parents, max(tie.gen, r.gen), "", (question, solution), solution))
     return links
+
+
+def voted_and_linked(reflections: Sequence[Reflection]) -> list[Reflection]:
+    stand = outvoted(reflections)
+    return stand + linked(stand)
 
 
 # Any text's
@@ -279,9 +284,7 @@ def gap_shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
 
 FORMS = {
     # at temperature 1 a small model slips in every third line
-    "town": Form(
-        town_exercises, town_shaped, str.__eq__, "{}", 0.8, lambda made: [*(kept := outvoted(made)), *linked(kept)]
-    ),
+    "town": Form(town_exercises, town_shaped, str.__eq__, "{}", 0.8, voted_and_linked),
     "any": Form(exercises, shaped, agrees, "{}\nAnswer in a few words, from the text alone.", 1.0, list),
     "gaps": Form(gap_exercises, gap_shaped, agrees, "{}", 1.0, list),
 }
