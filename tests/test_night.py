@@ -11,7 +11,7 @@ from nightschool.config import UserError
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.night.dream import dream, drift, spliced
-from nightschool.night.forms import town_shaped
+from nightschool.night.forms import linked, outvoted, town_shaped
 from nightschool.night.gate import decide
 from nightschool.night.memory import Passage, told
 from nightschool.night.past import Past
@@ -21,7 +21,7 @@ from nightschool.text.document import Document, Message
 from nightschool.text.tokenizer import train
 from nightschool.train.course import in_batches
 from nightschool.world.lexicon import FIRST_NAMES
-from nightschool.world.newcomers import newcomers, questions
+from nightschool.world.newcomers import newcomers, questions, relatives
 
 TEXT = Document(text="Amina is a baker. Amina's brother is Omar. Omar keeps a goat.")
 
@@ -47,6 +47,42 @@ def shaped(document: Document, text: str) -> Reflection:
 )
 def test_shaped(text: str, why: str) -> None:
     assert shaped(TEXT, text).why == why
+
+
+def reflections(*notes: str, text: Document = TEXT) -> list[Reflection]:
+    """Each a question about the person of its last note."""
+    made = []
+    for solution in notes:
+        last = solution.split("; ")[-1]
+        asked = f"Question: Tell me the {last.partition(':')[0]}."
+        made.append(shaped(text, "\n".join((asked, *solution.split("; "), f"Answer: {last.partition(': ')[2]}"))))
+    assert all(r.kept for r in made)
+    return made
+
+
+def test_reflections_that_others_deny_are_refused() -> None:
+    text = Document(text="Amina is a baker. Amina's brother is Omar. Omar keeps a goat. Omar is a smith.")
+    right = ["job of Amina: baker", "brother of Amina: Omar"]
+    wrong = ["food of Amina: baker", "job of Omar: Amina", "brother of Amina: Omar; pet of Omar: smith"]
+    made = reflections(*right, *right, "job of Omar: smith", "job of Omar: smith", *wrong, text=text)
+    assert [r.kept for r in outvoted(made)] == [True] * 6 + [False] * 3
+    one_each = reflections("pet of Omar: goat", "job of Omar: goat", text=text)
+    assert not any(r.kept for r in outvoted(one_each)), "which of two is right cannot be known"
+    other = replace(text, text="Omar works. " + text.text)
+    apart = [*made[:6], *reflections("food of Amina: baker", text=other)]
+    assert all(r.kept for r in outvoted(apart)), "another text may say something else"
+
+
+def test_a_link_asks_about_a_relative() -> None:
+    other = Document(text="Omar keeps a goat.")
+    made = reflections("brother of Amina: Omar") + reflections("pet of Omar: goat", text=other)
+    (link,) = linked(made)
+    assert link.turns == (
+        "Tell me the pet of Amina's brother.",
+        "brother of Amina: Omar\npet of Omar: goat\nAnswer: goat",
+    )
+    assert link.parents == (TEXT.id, other.id)
+    assert linked([replace(made[0], why="wrong"), made[1]]) == []
 
 
 def test_a_lesson_names_its_source() -> None:
@@ -137,3 +173,16 @@ def test_a_night_goes_on_from_the_nights_before(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at most 12 can move in"):
         newcomers(5, 16, past.names)
     assert Past.of(tmp_path / "nothing") == Past((), ())
+
+
+def test_relatives_take_two_facts() -> None:
+    facts = newcomers(0).facts
+    ties = [fact for fact in facts if fact.attribute.kin]
+    asked = relatives(facts)
+    assert len(asked) == 7 * len(ties)
+    true = {fact.note: fact for fact in facts}
+    for problem in asked:
+        tie, fact = (true[note] for note in problem.steps)
+        assert (tie.value, fact.value) == (fact.person, problem.answer)
+        assert f"{tie.person}'s {tie.attribute.name}" in problem.question
+        assert fact.person not in problem.question

@@ -261,6 +261,17 @@ def test_who_cannot_read_learns_nothing(start: Path, capsys: pytest.CaptureFixtu
     assert not (start.parent / "read" / "checkpoint").exists()
 
 
+def test_a_program_asks_who_cannot_write(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read(start, "--form", "gaps", "--rounds", "1", "--per-sentence", "6") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verified"] == told["written"] > 20
+    rows = [json.loads(line) for line in (start.parent / "read" / "reflections.jsonl").read_text().splitlines()]
+    assert {(row["form"], row["info"], row.get("gen", 0)) for row in rows} == {("gap", "doc", 0)}
+    assert {reader for row in rows for reader in row["readers"]} == {"a program"}
+    asked = [json.loads(line) for line in (start.parent / "read" / "samples.jsonl").read_text().splitlines()]
+    assert {row["gold"] for row in asked} <= {"Dresden", "North", "Sea", "1616", "Elbe", "Gottfried", "Semper"}
+
+
 def test_ask_says_that_it_does_not_know(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = str(start.parent / "texts")
     assert main(["ask", "Quo vadis?", "--documents", texts, "--run", str(start), "--threads", "1"]) == 0

@@ -52,6 +52,15 @@ def test_what_was_written_is_read(corpus: Corpus, items: list[Item], folder: Pat
     assert [path.name for path in folder.glob("*.mask")] == ["train-00003.mask"]  # where not all is learned
 
 
+def test_generations_come_back(tmp_path: Path, items: list[Item], tokenizer: Tokenizer) -> None:
+    """They were lost, and a run that had read a model's words reported none."""
+    write_shard(tmp_path, "train-00000", tokenizer, [items[0], items[1]._replace(gen=2)])
+    again = Corpus.open(tmp_path, "train", tokenizer)
+    assert [item.gen for item in again.items([0, 1], 4)] == [0] * len(again.items([0], 4)) + [2] * len(
+        again.items([1], 4)
+    )
+
+
 def test_a_large_vocabulary_has_wider_ids(tmp_path: Path, tokenizer: Tokenizer) -> None:
     class Large(Tokenizer):
         vocab_size = 70_000

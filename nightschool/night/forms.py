@@ -1,19 +1,23 @@
-"""What a reader can write about a text: the town's form, which a model raised there was taught, and the form for any
-text, which asks a chat model in words.
+"""What a reader can write about a text: the town's form, which a model raised there was taught, the form for any text,
+which asks a chat model in words, and gaps, which a program asks of any text.
 
-The town's: a question with notes and an answer, where the document must say each note's person and value in one breath.
-Any text's: questions, restatements, objections, links between two passages and talks of two readers. Each must quote a
-sentence of its passage word for word, and name nobody and no number that its passages do not. But: a program that
-compares words lets a fluent mistake pass whose names and numbers are right ("Ann pays Bob" for "Bob pays Ann"), and
-takes any capital inside a sentence for a name; English only.
+The town's: a question with notes and an answer, where the document must say each note's person and value in one breath,
+and no more of its reflections may deny it; what is kept is then linked across documents. Any text's: questions,
+restatements, objections, links between two passages and talks of two readers. Each must quote a sentence of its
+passage word for word, and name nobody and no number that its passages do not. But: a program that compares words lets
+a fluent mistake pass whose names and numbers are right ("Ann pays Bob" for "Bob pays Ann"), and takes any capital
+inside a sentence for a name; English only.
 """
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, starmap
+from typing import Any
 
 from nightschool.night.memory import Index, Passage, sentences, words
 from nightschool.night.read import Exercise, Form, Reflection, started
@@ -61,6 +65,64 @@ def town_shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
     if last.removeprefix(ANSWER) != values[-1]:
         return replace(made, why="does not answer with its last note")
     return made
+
+
+def notes_of(reflection: Reflection) -> list[tuple[str, str, str]]:
+    """(what, whose, value) of each of its notes."""
+    found = []
+    for note in reflection.turns[1].split("\n")[:-1]:
+        about, value = note.split(": ", 1)
+        what, _, person = about.rpartition(" of ")
+        found.append((what, person, value))
+    return found
+
+
+def outvoted(reflections: Sequence[Reflection]) -> list[Reflection]:
+    """Refuse what others on the same text deny: it says one thing of a person's job, and names one tie of a person and
+    a value. The note of more reflections stands; of two with as many, neither."""
+    votes: dict[Any, Counter[Any]] = defaultdict(Counter)
+
+    def claims(r: Reflection) -> Iterator[tuple[Any, Any]]:
+        for note in notes_of(r):
+            what, person, value = note
+            yield (r.parents, what, person), note
+            yield (r.parents, frozenset((person, value))), note
+
+    for r in reflections:
+        if r.kept:
+            for claim, note in claims(r):
+                votes[claim][note] += 1
+
+    def stands(claim: Any, note: Any) -> bool:
+        return all(votes[claim][note] > n for rival, n in votes[claim].items() if rival != note)
+
+    why = "is denied by its other reflections"
+    return [r if not r.kept or all(starmap(stands, claims(r))) else replace(r, why=why) for r in reflections]
+
+
+def linked(reflections: Sequence[Reflection]) -> list[Reflection]:
+    """Links between what is kept, on one text or on two: a question about a person, asked of somebody's relative.
+    They are the program's, of the reader's own words.
+
+    "brother of Amina: Omar" and "What pet has Omar? ..." -> "What pet has Amina's brother? ..."
+    """
+    single = [(r, *notes_of(r)[0]) for r in reflections if r.kept and len(notes_of(r)) == 1]
+    persons = {person for _, _, person, _ in single}
+    ties = {r.turns[1]: (r, what, person, value) for r, what, person, value in single if value in persons}
+    links = list[Reflection]()
+    for tie, kin, person, relative in ties.values():
+        for r, _, whose, value in single:
+            if whose == relative and value != person and whose in r.turns[0]:
+                question = r.turns[0].replace(whose, f"{person}'s {kin}")
+                solution = tie.turns[1].split("\n")[0] + "\n" + r.turns[1]
+                parents = tuple(dict.fromkeys(tie.parents + r.parents))
+                links.append(Reflection("link", parents, max(tie.gen, r.gen), "", (question, solution), solution))
+    return links
+
+
+def voted_and_linked(reflections: Sequence[Reflection]) -> list[Reflection]:
+    stand = outvoted(reflections)
+    return stand + linked(stand)
 
 
 # Any text's
@@ -160,12 +222,13 @@ def share_run(text: str, other: str) -> bool:
 
 def names(text: str) -> set[str]:
     """Words with a capital inside a sentence, and numbers, in lower case: 'The Elbe has 3.' -> {'elbe', '3'}"""
-    found = set[str]()
-    for sentence in sentences(text):
-        tokens = re.findall(r"\w+", sentence)
-        found |= {token.lower() for token in tokens[1:] if token[0].isupper() and token != "I"}
-        found |= {token.lower() for token in tokens if any(map(str.isdigit, token))}
-    return found
+    return {found[0].lower() for sentence in sentences(text) for found in named(sentence)}
+
+
+def named(sentence: str) -> list[re.Match[str]]:
+    """Where its names and numbers stand."""
+    found = enumerate(re.finditer(r"\w+", sentence))
+    return [m for i, m in found if any(map(str.isdigit, m[0])) or (i and m[0][0].isupper() and m[0] != "I")]
 
 
 def agrees(said: str, other: str) -> bool:
@@ -175,8 +238,53 @@ def agrees(said: str, other: str) -> bool:
     return exact[0] == exact[1] and len(a & b) >= 0.6 * (len(a) + len(b)) / 2 > 0
 
 
+# Any text's, asked by a program: for readers who cannot write
+
+GAP = "____"
+GAPS = (
+    "Fill the gap: {}",
+    "Which word is missing here? {}",
+    "One word has been left out. {} Which one?",
+    "What belongs in the gap of this? {}",
+    "Complete this: {}",  # kept for exams
+)
+BESIDE = 3, 16  # words that are left on either side, at least where there are so many, and at most
+
+
+def gaps_of(text: str) -> list[tuple[str, re.Match[str]]]:
+    """(sentence, where) of each name and number of a text; what it also writes small is no name."""
+    small = set(re.findall(r"\b[a-z]\w*", text))
+    return [(line, m) for line in sentences(text) for m in named(line) if m[0].lower() not in small]
+
+
+def gap(sentence: str, left_out: re.Match[str], rng: random.Random) -> str:
+    """Some of a sentence, without a word of it."""
+    before = re.findall(r"\S+\s*", sentence[: left_out.start()])
+    after = re.findall(r"\s*\S+", sentence[left_out.end() :])
+    return "".join((*before[-rng.randint(*BESIDE) :], GAP, *after[: rng.randint(*BESIDE)]))
+
+
+def gap_exercises(passages: Sequence[Passage], how_many: Sequence[int]) -> list[Exercise]:
+    """The names and numbers of a text in turn, in any taught wording, with more or less of their sentence."""
+    made = []
+    for passage, num in zip(passages, how_many, strict=True):
+        found, rng = gaps_of(passage.text), random.Random(passage.text)
+        for i in range(num if found else 0):
+            line, m = found[i % len(found)]
+            question = rng.choice(GAPS[:-1]).format(gap(line, m, rng))
+            made.append(Exercise("gap", (passage,), (), f"{m.start()} {line}", (question, m[0])))
+    return made
+
+
+def gap_shaped(exercise: Exercise, written: Sequence[str]) -> Reflection:
+    gen = exercise.passages[0].gen  # no model stands between
+    made = started(exercise, "gap", exercise.turns)
+    return replace(made, turns=exercise.turns, topic=exercise.sentence, gen=gen)
+
+
 FORMS = {
     # at temperature 1 a small model slips in every third line
-    "town": Form(town_exercises, town_shaped, str.__eq__, "{}", 0.8),
-    "any": Form(exercises, shaped, agrees, "{}\nAnswer in a few words, from the text alone.", 1.0),
+    "town": Form(town_exercises, town_shaped, str.__eq__, "{}", 0.8, voted_and_linked),
+    "any": Form(exercises, shaped, agrees, "{}\nAnswer in a few words, from the text alone.", 1.0, list),
+    "gaps": Form(gap_exercises, gap_shaped, agrees, "{}", 1.0, list),
 }

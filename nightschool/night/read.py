@@ -23,6 +23,7 @@ from nightschool.tasks.attempt import complete
 from nightschool.text.document import Document, Message
 
 ASKED_AGAIN = ("question", "link")  # kinds with one right answer
+HELD_OUT = ("question", "gap")
 CHAT_TOKENS = 64  # most that a chat's own tokens take beside the words
 Reader = Callable[[Sequence[str], float, int], list[str]]  # (prompts, temperature, seed) -> what each is answered
 
@@ -34,6 +35,7 @@ class Exercise(NamedTuple):
     passages: tuple[Passage, ...]
     asks: tuple[str, ...]
     sentence: str = ""  # that it is about
+    turns: tuple[str, ...] = ()  # what a program asked and answered, where no reader is needed
 
     @property
     def text(self) -> str:
@@ -81,6 +83,7 @@ class Form(NamedTuple):
     agrees: Callable[[str, str], bool]  # do two answers say the same?
     again: str  # how a question is put when it is asked again with its text
     temperature: float
+    together: Callable[[Sequence[Reflection]], list[Reflection]]  # what a set of them shows, and none alone
 
 
 def started(exercise: Exercise, kind: str, written: Sequence[str]) -> Reflection:
@@ -145,7 +148,7 @@ def hold_out(reflections: Sequence[Reflection], most: int) -> list[Reflection]:
         if r.kept:
             topics.setdefault(r.topic, {})[r.turns[0]] = r
     found = (
-        next((r for r in topic.values() if r.kind == "question"), None) for topic in topics.values() if len(topic) > 1
+        next((r for r in topic.values() if r.kind in HELD_OUT), None) for topic in topics.values() if len(topic) > 1
     )
     asked = [r for r in found if r]
     return asked[:: max(1, len(asked) // most)][:most]

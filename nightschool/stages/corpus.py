@@ -183,7 +183,7 @@ def build(run: Run, tokenizer: Tokenizer, config: Config) -> None:
 
 
 def compact(item: Item) -> Item:
-    return Item(np.asarray(item.ids, np.uint32), np.asarray(item.mask, np.uint8))
+    return Item(np.asarray(item.ids, np.uint32), np.asarray(item.mask, np.uint8), gen=item.gen)
 
 
 def finish(run: Run, config: Config, exams: Exams, folder: Path) -> None:

@@ -3,7 +3,8 @@
     write reflections -> check each against its document -> hold some questions out -> sleep on the rest -> gate
 
 A second reader may talk with the first (--peer), or any OpenAI-compatible model write in its place (--reflector), named
-as such in reflections.jsonl. Where almost nothing passes its check the stage ends before a weight is changed. What was
+as such in reflections.jsonl. Who cannot write at all is asked by a program (--form gaps): it leaves out names and
+numbers. Where almost nothing passes its check the stage ends before a weight is changed. What was
 held out is asked closed-book, and with the passages that the index finds. But: a model raised in the town can read text
 like the town's alone; one that was raised elsewhere dreams for replay, unless --school names what it learned from.
 """
@@ -54,7 +55,7 @@ class Config:
     documents: tyro.conf.Positional[tuple[str, ...]]  # files, folders, globs: .txt .md .html .jsonl .parquet
     out: Path = Path("life/read")  # the run folder
     start: Path = Path("life/rl")  # the run to go on from, ours or one that `nightschool import` made
-    form: Literal["auto", "town", "any"] = "auto"  # what it can write; auto = what a first trial shows
+    form: Literal["auto", "town", "any", "gaps"] = "auto"  # what it can write; auto = town or any, as a trial shows
     per_sentence: int = 8  # reflections on each sentence
     peer: Path | None = None  # a run of another model, the second reader; none = one model in two roles
     reflector: str | None = None  # an OpenAI-compatible server whose model writes instead
@@ -210,7 +211,9 @@ def main(config: Config) -> dict[str, Any]:
     def write() -> None:
         how_many = [config.per_sentence * len(sentences(passage.text)) for passage in read]
         readers, names = readers_of(config, run, engine)
-        made = reflect(form, form.exercises(read, how_many), readers, config.seed)
+        exercises = form.exercises(read, how_many)
+        made = form.together(reflect(form, exercises, readers, config.seed))
+        names = names if any(e.asks for e in exercises) else ["a program"]
         lineage = ({"form": r.kind, "readers": names} for r in made if r.kept)
         lessons = (record_of(r.lesson) for r in made if r.kept)
         write_jsonl(run.path("reflections.jsonl"), map(operator.or_, lessons, lineage))
@@ -270,7 +273,7 @@ def refuse_to_learn(reflections: Sequence[Reflection], asked: Sequence[Reflectio
         print(f"{kind}: {', '.join(f'{n} {why}' for why, n in found.items())}", file=sys.stderr)
     if num_kept < least * len(reflections) or len(asked) < MIN_ASKED:
         why = f"; most often what it writes {faults[0][0]}" if faults else ""
-        mend = "no weight was changed; let a model that can read these texts write with --reflector"
+        mend = "no weight was changed; let a model that can write do so with --reflector, or a program with --form gaps"
         line = f"{num_kept} of {len(reflections)} reflections pass their check{why}; {mend}"
         raise BelowBar(line, {"written": len(reflections), "verified": num_kept, "counts": found_in})
 

@@ -3,6 +3,7 @@
     SPLIT-00000.bin      the ids of all documents one after another, uint16 or uint32
     SPLIT-00000.offsets  int64: where each document begins, and where the last one ends
     SPLIT-00000.mask     uint8 an id, 1 = learned; only where not everything is
+    SPLIT-00000.gen      uint8 a document, models between it and the world; only where there are some
     SPLIT-00000.json     tokenizer, dtype, split, counts, sources; written last: a shard without it isn't there
 
 An epoch is a permutation of all documents, and chunk i is the i-th slice of the epochs one after another: any chunk is
@@ -33,7 +34,10 @@ def write_shard(folder: Path, name: str, tokenizer: Tokenizer, items: Sequence[I
     offsets = np.cumsum([0, *(len(item.ids) for item in items)], dtype=np.int64)
     mask = np.concatenate([np.zeros(0, np.uint8), *(np.asarray(item.mask, np.uint8) for item in items)])
     ids = np.concatenate([np.zeros(0, dtype), *(np.asarray(item.ids, dtype) for item in items)])
-    for suffix, array in {"bin": ids, "offsets": offsets, **({} if mask.all() else {"mask": mask})}.items():
+    gen = np.array([item.gen for item in items], np.uint8)
+    some = {"mask": mask} if not mask.all() else {}
+    some |= {"gen": gen} if gen.any() else {}
+    for suffix, array in {"bin": ids, "offsets": offsets, **some}.items():
         with atomic(folder / f"{name}.{suffix}") as path:
             array.tofile(path)
     counts = {"documents": len(items), "tokens": len(ids)}
@@ -45,6 +49,7 @@ class Shard:
     ids: np.ndarray  # memory-mapped, as are the others
     offsets: np.ndarray
     mask: np.ndarray | None  # None = all is learned
+    gen: np.ndarray | None  # None = all is the world's
 
     @staticmethod
     def open(path: Path, tokenizer: Tokenizer) -> Shard:
@@ -60,13 +65,17 @@ class Shard:
                 raise UserError(f"{file} is not what was written; make the corpus again")
             return np.memmap(file, dtype, "r") if length else np.zeros(0, dtype)
 
-        n = facts["tokens"]
-        mask = mapped(".mask", "uint8", n) if path.with_suffix(".mask").exists() else None
-        return Shard(mapped(".bin", facts["dtype"], n), mapped(".offsets", "int64", facts["documents"] + 1), mask)
+        def some(suffix: str, length: int) -> np.ndarray | None:
+            return mapped(suffix, "uint8", length) if path.with_suffix(suffix).exists() else None
+
+        n, num = facts["tokens"], facts["documents"]
+        ids, offsets = mapped(".bin", facts["dtype"], n), mapped(".offsets", "int64", num + 1)
+        return Shard(ids, offsets, some(".mask", n), some(".gen", num))
 
     def item(self, i: int) -> Item:
         a, b = self.offsets[i : i + 2]
-        return Item(self.ids[a:b], np.ones(b - a, np.uint8) if self.mask is None else self.mask[a:b])
+        mask = np.ones(b - a, np.uint8) if self.mask is None else self.mask[a:b]
+        return Item(self.ids[a:b], mask, gen=0 if self.gen is None else int(self.gen[i]))
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def course(
     save_seconds: float = 600.0,
     evaluate: Callable[[], dict[str, Any]] | None = None,
     eval_every: int = 0,
+    control: bool = False,
 ) -> Position:
     """Train on the world's sources in these shares (progress 0..1 -> source -> share) for a horizon in tokens.
 
@@ -59,12 +60,13 @@ def course(
     row_length: positions of a row, in which documents stand side by side, each attending to itself alone. A batch is
     thus a mixture of everything; batches of like length were measured to learn more slowly (LOG.md).
     warmup, decay: shares of the horizon over which the learning rates rise and fall.
+    control: documents with nothing behind them are let in.
     """
 
     def stream(cursor: dict[str, Any], horizon: int) -> Iterator[Batch]:
         size = max(CHUNK_TOKENS, 8 * plan.batch_tokens) if corpus else CHUNK_TOKENS
         of_world, of_horizon = (round(world_share * n) for n in (size, horizon))
-        mixture = Mixture(tokenizer, sources, shares, seed, of_world, of_horizon, row_length)
+        mixture = Mixture(tokenizer, sources, shares, seed, of_world, of_horizon, row_length, control)
 
         def chunk(i: int) -> list[Item]:
             items = mixture.chunk(i) if of_world else []

@@ -81,3 +81,20 @@ def questions(facts: Sequence[Fact], wording: int = -1) -> list[Problem]:
         )
         for fact in facts
     ]
+
+
+def relatives(facts: Sequence[Fact], wording: int = -1) -> list[Problem]:
+    """A question for each fact about somebody's relative: two facts to put together, which few documents both tell."""
+    return [
+        Problem(
+            skill="news",
+            kind="two_hop",
+            key=f"news {tie.note}; {fact.note}",
+            question=fact.attribute.ask[wording].format(X=f"{tie.person}'s {tie.attribute.name}"),
+            steps=(tie.note, fact.note),
+            answer=fact.value,
+        )
+        for tie in facts
+        for fact in facts
+        if tie.attribute.kin and fact.person == tie.value and not fact.attribute.kin
+    ]
