@@ -50,7 +50,7 @@ from nightschool.night.forms import FORMS, linked, outvoted
 from nightschool.night.gate import decide
 from nightschool.night.memory import Passage, told
 from nightschool.night.read import Exercise, Reader, Reflection, by_engine, by_topic, reflect
-from nightschool.runs import Run, read_json, read_jsonl, source, versions, write_json, write_jsonl
+from nightschool.runs import Run, read_json, read_jsonl, write_json, write_jsonl
 from nightschool.stages.night import LESSONS, fixed, precision, sit, sources_of
 from nightschool.tasks.exam import exam
 from nightschool.text import chat
@@ -217,7 +217,7 @@ def examined(config: Config, seed: int, engine: Engine) -> Json:
     news = newcomers(seed)
     hops = relatives(news.facts)
     two_hop = exam(engine, {"two_hop": fixed(hops)}, "dev", len(hops))[1]
-    return sit(engine, news, config.n_skill)["outcomes"] | {"two_hop": [s["outcome"] for s in two_hop]}
+    return sit(engine, news, [], config.n_skill)["outcomes"] | {"two_hop": [s["outcome"] for s in two_hop]}
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def row_of(config: Config, name: str, seed: int) -> Json:
         made = food(config, arm, theirs, seed, engine)
         write_jsonl(run.path("lineage.jsonl"), (record_of(d) for topic in made.topics for d in topic))
         lessons = sources_of([name for name in ours.strangers if name in theirs.strangers])
-        plan, row_length = going_on(model.config)
+        plan, row_length = going_on(model.config, words.brought)
         tokens = config.tokens - made.forwarded // 3
         shares = {k: config.replay * v / sum(LESSONS.values()) for k, v in LESSONS.items()}
 
@@ -364,16 +364,10 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
     return found
 
 
-def meta_of(config: Config, seeds: Sequence[int]) -> Json:
-    start = exchange.model_config(exchange.checkpoint_of(config.start))
-    return {**source(), "versions": versions(), "seeds": list(seeds), "model": asdict(start)}
-
-
 def main(config: Config) -> Json:
-    exchange.checkpoint_of(config.start)
+    start = exchange.checkpoint_of(config.start)
     if config.peer:
         exchange.checkpoint_of(config.peer)
-    config.results.mkdir(parents=True, exist_ok=True)
 
     def page(result: Json) -> None:
         path = config.results / "reading.html"
@@ -384,7 +378,7 @@ def main(config: Config) -> Json:
         config.seeds,
         lambda arm, seed: row_of(config, arm, seed),
         bars,
-        lambda seeds: meta_of(config, seeds),
         config.results / "reading.json",
         page,
+        model=asdict(exchange.model_config(start)),
     )

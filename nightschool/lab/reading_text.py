@@ -158,7 +158,7 @@ def row_of(text: Text, out: Path, threads: int, arm: str, seed: int) -> Json:
         school = documents(text.school, NUM_SCHOOL)
         pages = [Passage(part, d.id) for d in school for part in parts(d.text, words, PASSAGE_TOKENS)]
         gaps = [d for topic in gaps_in(pages, 1) for d in topic]
-        plan, row_length = going_on(model.config)
+        plan, row_length = going_on(model.config, words.brought)
         before = likeliest(model, words, ours.asked)
         end = course(
             run,
