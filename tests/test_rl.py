@@ -9,7 +9,7 @@ from nightschool.model.engine import Completion
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.rl.credit import first_error, line_of_tokens, outcome, spread
 from nightschool.rl.update import policy
-from nightschool.tasks.attempt import Attempt, turns_of
+from nightschool.tasks.attempt import Attempt, judge, turns_of
 from nightschool.tasks.task import Task, Verdict
 from nightschool.text import tokenizer as tokenizers
 from nightschool.text.document import Message
@@ -111,3 +111,7 @@ def test_task_starts_with_the_users_turn() -> None:
     messages, tools = Task(lambda rng, split: PROBLEM).start(PROBLEM)
     assert messages == (Message("user", "1+1"),)
     assert tools == ()
+
+
+def test_a_rank_without_a_problem_judges_nothing(small: tokenizers.Tokenizer) -> None:
+    assert judge(small, Task(lambda rng, split: PROBLEM), [], []) == []

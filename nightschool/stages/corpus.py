@@ -118,17 +118,17 @@ def held_out(document: Document, share: float) -> bool:
 
 def exam_texts(config: Config) -> Iterator[tuple[str, str]]:
     """The questions of the town's exams, and every string in the records of the files given."""
-    yield from town_exams()
+    yield from town_exams(NUM_EXAM)
     for path in sources.files_of(config.exams):
         for row in sources.rows(path):
             yield from ((path.name, text) for text in strings(row.record))
 
 
 @cache
-def town_exams() -> list[tuple[str, str]]:
+def town_exams(n: int) -> list[tuple[str, str]]:
     splits: tuple[Split, ...] = ("dev", "test")
     drawn = ((name, task, split) for name, task in {**SKILLS, **PROBES}.items() for split in splits)
-    return [(f"town/{name}", p.prompt) for name, task, split in drawn for p in draw(task, split, NUM_EXAM, 0)]
+    return [(f"town/{name}", p.prompt) for name, task, split in drawn for p in draw(task, split, n, 0)]
 
 
 def strings(value: Any) -> Iterator[str]:
