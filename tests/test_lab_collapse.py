@@ -13,7 +13,8 @@ import pytest
 
 from nightschool.__main__ import main
 from nightschool.lab import collapse
-from nightschool.lab.collapse import DRAWS, bars, drift, exact, real, spread, told, world
+from nightschool.lab.collapse import bars
+from nightschool.lab.exact import DRAWS, PLAIN, drift, measures, real, spread, told, world
 from nightschool.runs import read_json, read_jsonl, write_json, write_jsonl
 from nightschool.text.document import Document
 
@@ -39,13 +40,13 @@ def test_a_model_that_tells_the_truth_and_one_that_lost_the_tail() -> None:
     w = world()
     lengths = np.full(len(w.texts), 25)
     asked = w.nats - np.log([sum(np.exp(w.nats[i]) for i in range(704) if w.topic[i] == t) for t in w.topic])
-    found = exact(w.nats, asked, lengths)
+    found = measures(w.nats, asked, lengths)
     assert found["validity"] == pytest.approx(1)
     assert {key: found[key] for key in TRUTH} == pytest.approx(TRUTH)
     assert found["excess_bits_by_decile"] == pytest.approx([0] * 10)
     assert found["downstream"] == pytest.approx(1)  # of what is asked for it tells nothing else
     rarest = w.kind >= 288
-    halved = exact(w.nats - np.log(2) * 25 * rarest, asked, lengths)  # a bit a token less for the rarest decile
+    halved = measures(w.nats - np.log(2) * 25 * rarest, asked, lengths)  # a bit a token less for the rarest decile
     assert halved["excess_bits_by_decile"] == pytest.approx([0] * 9 + [1])
     assert halved["tail_bits"] == pytest.approx(1)
     assert halved["kinds"] < TRUTH["kinds"] - 20
@@ -66,10 +67,9 @@ def test_told_in_three_ways() -> None:
 
 
 def test_drift_of_a_perfect_copier() -> None:
-    config = collapse.Config(jokes=100, generations=5)
-    ends = {name: drift(config, *how, times=20)[-1]["kinds"] for name, how in DRIFTS.items()}
+    ends = {name: drift(15_000, 100, 5, *how, times=20)[-1]["kinds"] for name, how in DRIFTS.items()}
     assert ends["replace"] < ends["floor"] < ends["accumulate"] < TRUTH["kinds"]
-    alone = drift(collapse.Config(jokes=1, generations=1), 0.0, False, times=3)
+    alone = drift(15_000, 1, 1, 0.0, False, times=3)
     assert alone[0]["kinds"] > 250
     assert alone[1] == pytest.approx({"kinds": 1, "exp_entropy": 1, "effective_number": 1})
 
@@ -161,7 +161,7 @@ def test_half_of_the_food_is_a_peers(lab: collapse.Config) -> None:
 def test_an_audit_sees_what_the_naive_loop_forgot(
     lab: collapse.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_jsonl(tmp_path / "real.jsonl", ({"text": collapse.PLAIN + d.text} for d in real(9, 0, 400)))
+    write_jsonl(tmp_path / "real.jsonl", ({"text": PLAIN + d.text} for d in real(9, 0, 400)))
     runs = ("--checkpoint", lab.out / "seed-0/naive/gen-02", "--before", lab.out / "seed-0/start/gen-00")
     files = (tmp_path / "real.jsonl", "--ref", tmp_path / "real.jsonl", "--out", tmp_path / "audit")
     assert main(["audit", *map(str, (*files, *runs))]) == 0

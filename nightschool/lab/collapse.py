@@ -3,11 +3,9 @@
 Hypothesis: models that learn from the words of the one before lose what is rare while all they say stays right; words
 made with chance from outside, capped by kind, weighted by surprise, on a floor of a tenth real text keep it.
 
-The world is the jokes of world/jokes.py: 320 kinds (topic, mechanism, punchline) with Zipf weights, in 704 texts of
-known probability. A model of 175 thousand parameters learns from real jokes; for ten generations it goes on from the
-weights of the one before and learns from what that one told. Nothing is estimated from samples: each model's
-probability of each of the 704 texts is computed, so validity, kinds, entropy and excess bits are exact (of the
-canonical tokens; validity is thus a lower bound). All arms spend equal FLOPs a generation, those of sampling counted.
+The world is the jokes of world/jokes.py, 320 kinds with Zipf weights, known exactly: see lab/exact.py. A model of 175
+thousand parameters learns from real jokes; for ten generations it goes on from the weights of the one before and
+learns from what that one told. All arms spend equal FLOPs a generation, those of sampling counted.
 But: one small grammar, with an exact parser as verifier; tiny models, and no more is claimed; the counts and topics of
 all real jokes seen so far are kept by `ours`, their texts are not.
 
@@ -29,11 +27,9 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from itertools import chain
-from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +39,21 @@ import torch
 from nightschool.config import UserError, at_least
 from nightschool.device import set_up
 from nightschool.lab import collapse_page
-from nightschool.lab.statistics import bootstrap, iqm
+from nightschool.lab.arms import Holds, Json, Rows, verdict
+from nightschool.lab.exact import (
+    ABOUT,
+    DRAWS,
+    PLAIN,
+    SET,
+    SET_SIZE,
+    drift,
+    measure,
+    real,
+    spread,
+    told,
+    topic_of,
+    world,
+)
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import ModelConfig, Transformer
@@ -61,7 +71,6 @@ from nightschool.train.optim import Optimizer
 from nightschool.train.plan import flops_per_token
 from nightschool.train.schedule import warm_stay_decay
 from nightschool.world import jokes
-from nightschool.world.grammar import derivations, expand
 
 CARD = "A tiny model of the Qwen3 architecture that knows jokes and nothing else."
 MODEL = ModelConfig(
@@ -75,10 +84,7 @@ MODEL = ModelConfig(
     max_position_embeddings=128,
 )
 ROW = 128  # positions of a packed row; three jokes in one context fit
-PLAIN, ABOUT, SET, SET_SIZE = "Joke:\n", "Joke about {seed}:\n", "Three jokes:\n", 3
 LATER = 0.25  # of generation 0's rates: a restart at the whole cost even real_only 4 points of validity (seed 100)
-DRAWS = 4096  # "at equal draw": kinds expected in so many
-RARE = 10  # deciles of the kinds by rarity
 
 # The bars, written down before the first run (issue 5)
 ALIVE = 0.9  # of the real kinds and exp-entropy, net of drift under the same floor
@@ -141,107 +147,12 @@ class Config:
                 raise UserError(f"{arm} needs its peer; add {peer} to --arms")
 
 
-# The world, known exactly
-
-
-class World(NamedTuple):
-    """The N texts of K kinds. Kinds by falling probability."""
-
-    texts: list[str]
-    nats: np.ndarray  # [N] log-probability of each text
-    kind: np.ndarray  # [N] its kind's number
-    topic: list[str]  # [N] "a duck"
-    p: np.ndarray  # [K]
-
-
-@cache
-def world() -> World:
-    found = [(text, nats) for text, nats, _ in derivations(jokes.jokes(), "joke")]
-    p = jokes.kinds()
-    names = sorted(p, key=lambda kind: -p[kind])
-    number = {name: i for i, name in enumerate(names)}
-    kinds = [jokes.kind_of(text) or "" for text, _ in found]
-    return World(
-        [text for text, _ in found],
-        np.array([nats for _, nats in found]),
-        np.array([number[kind] for kind in kinds]),
-        [kind.partition("/")[0] for kind in kinds],
-        np.array([p[name] for name in names]),
-    )
-
-
-@cache
-def real(seed: int, generation: int, num: int) -> list[Document]:
-    """Fresh jokes of the world."""
-    rng = random.Random(f"{seed} {generation}")
-    return [Document(text=expand(jokes.jokes(), "joke", rng)[0]) for _ in range(num)]
-
-
-def told(documents: Sequence[Document], rng: random.Random) -> list[Document]:
-    """Jokes -> what a model reads: half of them plain, a quarter under their topic, a quarter three different ones
-    together."""
-    documents = rng.sample(documents, len(documents))
-    half, most = len(documents) // 2, 3 * len(documents) // 4
-    found = [replace(d, text=PLAIN + d.text) for d in documents[:half]]
-    found += [replace(d, text=ABOUT.format(seed=topic_of(d.text)) + d.text) for d in documents[half:most]]
-    left = documents[most:]
-    for i in range(0, len(left) - SET_SIZE + 1, SET_SIZE):
-        group = {d.text: d for d in left[i : i + SET_SIZE]}.values()
-        text = SET + "\n".join(d.text for d in group)
-        weight = sum(d.weight for d in group) / len(group)
-        oldest = max(group, key=lambda d: d.gen)
-        found.append(replace(oldest, text=text, weight=weight, parents=tuple(d.id for d in group)))
-    return found
-
-
-def topic_of(text: str) -> str:
-    return (jokes.kind_of(text) or "").partition("/")[0]
-
-
 def pupil(texts: Sequence[Document], seed: int, dtype: torch.dtype) -> tuple[Transformer, Tokenizer]:
     """An untaught model and a vocabulary from the first real jokes."""
     words = vocabulary.train([d.text for d in told(texts, random.Random(seed))], MODEL.vocab_size)
     model = Transformer(replace(MODEL, vocab_size=words.vocab_size), dtype)
     model.init_weights(seed)
     return model, words
-
-
-# Exact measures
-
-
-def spread(q: np.ndarray, draws: int) -> dict[str, float]:
-    """Of the probabilities of kinds, which need not add up to 1: kinds expected in so many draws, exp-entropy, and
-    1 / P(two of them are alike), both among themselves."""
-    p = q / q.sum()
-    return {
-        "kinds": float((1 - (1 - np.minimum(q, 1.0)) ** draws).sum()),
-        "exp_entropy": float(np.exp(-(p * np.log(np.maximum(p, 1e-300))).sum())),
-        "effective_number": float(1 / (p**2).sum()),
-    }
-
-
-def exact(nats: np.ndarray, asked: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
-    """Everything about a model, from its log-probability of each of the world's texts, [N]: told unprompted, and told
-    when asked about the text's topic. lengths: tokens of each."""
-    w = world()
-    p, q = np.exp(w.nats), np.bincount(w.kind, np.exp(nats))
-    bits, decile = p * (w.nats - nats) / log(2), w.kind * RARE // len(w.p)  # 0: the commonest
-    excess = np.bincount(decile, bits) / np.bincount(decile, p * lengths)
-    return {
-        "validity": float(q.sum()),
-        **spread(q, DRAWS),
-        "excess_bits": float(bits.sum() / (p * lengths).sum()),  # a token
-        "excess_bits_by_decile": excess.tolist(),
-        "tail_bits": float(excess[-1]),
-        "downstream": float(np.exp(asked).sum() / len(set(w.topic))),  # asked about each topic: one of its jokes
-    }
-
-
-def measure(model: Transformer, words: Tokenizer) -> dict[str, Any]:
-    w = world()
-    plain = nats_of(model, words, w.texts, [PLAIN] * len(w.texts))
-    asked = nats_of(model, words, w.texts, [ABOUT.format(seed=topic) for topic in w.topic])
-    return exact(plain, asked, np.array([len(ids) + 1 for ids in words.encode_many(w.texts)]))
 
 
 # A generation
@@ -325,7 +236,7 @@ class Generation:
     lr_scale: float
 
 
-def generation(config: Config, arm: str, seed: int, g: int, lr_scale: float) -> dict[str, Any]:
+def generation(config: Config, arm: str, seed: int, g: int, lr_scale: float) -> Json:
     """Make the food, learn, measure; what is there already is kept."""
     out = folder_of(config, arm, seed, g)
     num, tokens, scale = config.start_jokes, config.start_tokens, lr_scale
@@ -392,65 +303,37 @@ def learn(
     )
 
 
-# No model at all
-
-
-def drift(config: Config, floor: float, all_kept: bool, times: int = 200) -> list[dict[str, float]]:
-    """Means over `times` lives of a perfect copier, who tells what it read as often as it read it."""
-    rng, p = np.random.default_rng(0), world().p
-    num_real = round(floor * config.jokes)
-    lives = []
-    for _ in range(times):
-        copied = rng.multinomial(config.start_jokes, p) / config.start_jokes
-        read, life = rng.multinomial(config.jokes, p), [spread(copied, DRAWS)]
-        for _ in range(config.generations):
-            new = rng.multinomial(config.jokes - num_real, copied) + rng.multinomial(num_real, p)
-            read = read + new if all_kept else new
-            copied = read / read.sum()
-            life.append(spread(copied, DRAWS))
-        lives.append(life)
-    return [{key: float(np.mean([row[key] for row in rows])) for key in rows[0]} for rows in zip(*lives, strict=True)]
-
-
 # Results
 
 
-def bars(arms: dict[str, list[dict[str, Any]]], drifts: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+def bars(arms: Rows, drifts: dict[str, list[dict[str, float]]]) -> list[Json]:
     """Every bar whose arms are there. arms[name] = a row a seed with its `generations`."""
-    found: list[dict[str, Any]] = []
+    found: list[Json] = []
     truth, copier = spread(world().p, DRAWS), drifts["floor"][-1]
 
-    def bar(name: str, values: np.ndarray, asked: str, holds: Callable[[float], bool], of: str = "value") -> None:
-        low, high = bootstrap(values.tolist())
-        row: dict[str, Any] = {
-            "name": name,
-            "value": iqm(values.tolist()),
-            "low": low,
-            "high": high,
-            "bar": f"{of} {asked}",
-        }
-        found.append(row | {"holds": holds(row[of])})
+    def bar(name: str, values: np.ndarray, asked: str, holds: Holds) -> None:
+        found.append(verdict(name, values.tolist(), asked, holds))
 
     def end(arm: str, key: str, g: int = -1) -> np.ndarray:
         return np.array([row["generations"][g][key] for row in arms[arm]])
 
     if "ours" in arms:
         for name, key in (("kinds", "kinds"), ("entropy", "exp_entropy")):
-            bar(f"{name}, net of drift", end("ours", key) / copier[key], f">= {ALIVE}", lambda x: x >= ALIVE)
-            bar(f"{name}, not net", end("ours", key) / truth[key], f">= {ALIVE}", lambda x: x >= ALIVE)
-        bar("tail_bits", end("ours", "tail_bits"), f"<= {TAIL_BITS}", lambda x: x <= TAIL_BITS)
+            for whose, most in (("net of drift", copier[key]), ("not net", truth[key])):
+                bar(f"{name}, {whose}", end("ours", key) / most, f"value >= {ALIVE}", lambda v, low, high: v >= ALIVE)
+        bar("tail_bits", end("ours", "tail_bits"), f"value <= {TAIL_BITS}", lambda v, low, high: v <= TAIL_BITS)
     if "naive" in arms:
         lost = truth["kinds"] / end("naive", "kinds")
         change = end("naive", "validity") - end("naive", "validity", 0)
-        bar("naive_fails: kinds, times fewer", lost, f">= {FEWER:g}", lambda x: x >= FEWER)
-        bar("naive_fails: validity, change", change, f">= {FLAT}", lambda x: x >= FLAT)
+        bar("naive_fails: kinds, times fewer", lost, f"value >= {FEWER:g}", lambda v, low, high: v >= FEWER)
+        bar("naive_fails: validity, change", change, f"value >= {FLAT}", lambda v, low, high: v >= FLAT)
     if {"ours", "real_only"} <= arms.keys():
         more = end("ours", "downstream") - end("real_only", "downstream")
-        bar("downstream, less real_only's", more, f">= {DOWNSTREAM}", lambda x: x >= DOWNSTREAM, of="low")
+        bar("downstream, less real_only's", more, f"low >= {DOWNSTREAM}", lambda v, low, high: low >= DOWNSTREAM)
     return found
 
 
-def sweep(config: Config) -> dict[str, Any]:
+def sweep(config: Config) -> Json:
     """Generation 0 at each rate on seed 100; the fewest excess bits win. All arms learn at one rate."""
     tried = {}
     for rate in config.rates:
@@ -467,11 +350,11 @@ def command() -> str:
     return shlex.join(["nightschool", *sys.argv[1:]])
 
 
-def meta_of(seeds: Sequence[int]) -> dict[str, Any]:
+def meta_of(seeds: Sequence[int]) -> Json:
     return {**source(), "versions": versions(), "seeds": list(seeds), "model": asdict(MODEL)}
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Json:
     path = config.results / "collapse_sweep.json"
     if config.sweep:
         config.results.mkdir(parents=True, exist_ok=True)
@@ -479,15 +362,16 @@ def main(config: Config) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"no {path}; run `nightschool lab collapse --sweep` first")
     best = read_json(path)["best"]
+    sizes = config.start_jokes, config.jokes, config.generations
     drifts = {
-        "replace": drift(config, 0.0, False),
-        "floor": drift(config, FLOOR, False),
-        "accumulate": drift(config, 0.0, True),
+        "replace": drift(*sizes, 0.0, False),
+        "floor": drift(*sizes, FLOOR, False),
+        "accumulate": drift(*sizes, 0.0, True),
     }
-    arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in config.arms}
-    result: dict[str, Any] = {}
+    arms: Rows = {arm: [] for arm in config.arms}
+    result: Json = {}
     for place, seed in enumerate(config.seeds):
-        life: dict[str, list[dict[str, Any]]] = {arm: [] for arm in config.arms}
+        life: dict[str, list[Json]] = {arm: [] for arm in config.arms}
         for g in range(config.generations + 1):
             for arm in config.arms:
                 life[arm].append(row := generation(config, arm, seed, g, best))
