@@ -62,13 +62,11 @@ def real(seed: int, generation: int, num: int) -> list[Document]:
 
 
 def told(documents: Sequence[Document], rng: random.Random) -> list[Document]:
-    """Jokes -> what a model reads: half of them plain, a quarter under their topic, a quarter three different ones
-    together."""
-    documents = rng.sample(documents, len(documents))
-    half, most = len(documents) // 2, 3 * len(documents) // 4
-    found = [replace(d, text=PLAIN + d.text) for d in documents[:half]]
-    found += [replace(d, text=ABOUT.format(seed=topic_of(d.text)) + d.text) for d in documents[half:most]]
-    left = documents[most:]
+    """Jokes -> what a model reads: in turn half of them plain, a quarter under their topic, and a quarter in threes of
+    different ones. What is dealt out by kind is so in each of these ways."""
+    found = [replace(d, text=PLAIN + d.text) for d in documents[::2]]
+    found += [replace(d, text=ABOUT.format(seed=topic_of(d.text)) + d.text) for d in documents[1::4]]
+    left = rng.sample(documents[3::4], len(documents[3::4]))
     for i in range(0, len(left) - SET_SIZE + 1, SET_SIZE):
         group = {d.text: d for d in left[i : i + SET_SIZE]}.values()
         text = SET + "\n".join(d.text for d in group)
@@ -78,8 +76,13 @@ def told(documents: Sequence[Document], rng: random.Random) -> list[Document]:
     return found
 
 
+def kind_of(text: str) -> str:
+    """ "" where it is no joke of this world."""
+    return jokes.kind_of(text) or ""
+
+
 def topic_of(text: str) -> str:
-    return (jokes.kind_of(text) or "").partition("/")[0]
+    return kind_of(text).partition("/")[0]
 
 
 # Measures
