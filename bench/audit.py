@@ -15,7 +15,6 @@ import json
 import math
 import random
 import resource
-import shlex
 import statistics
 import subprocess
 import sys
@@ -48,7 +47,6 @@ class Config:
     num_rows_memory: int = 1_000_000  # in each of the two files
     num_seeds: int = 20  # of the planted cases
     repeats: int = 3  # of the timings
-    write: bool = True  # results/audit.json
 
     def __post_init__(self) -> None:
         config.at_least(self, 1, "num_seeds", "repeats")
@@ -175,13 +173,8 @@ def main(c: Config) -> dict[str, Any]:
     for name, measure, bar, side in rows:
         holds = measure["value"] >= bar if side == ">=" else measure["value"] <= bar
         bars.append({"name": name, **measure, "bar": f"{side} {bar:g}", "holds": holds})
-    meta = {**runs.source(), "versions": runs.versions(), "threads": 1, "seeds": list(range(c.num_seeds))}
     sizes = {"num_rows": c.num_rows, "num_rows_memory": c.num_rows_memory, "repeats": c.repeats, "true_exact": truth}
-    result = {"command": shlex.join(["python", *sys.argv]), "meta": meta | sizes, "arms": arms, "bars": bars}
-    if c.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        runs.write_json(RESULTS, result)
-    return {bar["name"]: bar["value"] for bar in bars}
+    return runs.publish(RESULTS, arms, bars, range(c.num_seeds), threads=1, **sizes)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ once on such a machine with the same shape (its file format and build are not pa
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -41,7 +40,6 @@ class Config:
     head_dims: tuple[int, ...] = (128, 64)  # 256 channels hold 2 or 4 heads
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     batches: tuple[int, ...] = (1, 64)
-    write: bool = True  # results/decode_cpu.json
 
     def __post_init__(self) -> None:
         config.at_least(self, 1, "pairs")
@@ -137,20 +135,13 @@ def main(c: Config) -> dict[str, Any]:
                     file=sys.stderr,
                     flush=True,
                 )
-    versions = runs.versions() | {"transformers": transformers.__version__}
     meta = {
-        **runs.source(),
-        "versions": versions,
+        "versions": runs.versions("transformers"),
         "threads": torch.get_num_threads(),
-        "seeds": [0],
         "shape": {"layers": 4, "channels": 256, "intermediate": 768, "vocabulary": 4096, "prompt": PROMPT, "new": NEW},
         "pairs": c.pairs,
     }
-    result = {"command": shlex.join(["python", *sys.argv]), "meta": meta, "arms": arms, "bars": bars}
-    if c.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        runs.write_json(RESULTS, result)
-    return {bar["name"]: bar["value"] for bar in bars}
+    return runs.publish(RESULTS, arms, bars, [0], **meta)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def day(life: Path, scale: float) -> tuple[Path, Path]:
     return read, school
 
 
-def main(life: Path) -> dict[str, Any]:
+def main(life: Path) -> list[dict[str, Any]]:
     arms, bars = dict[str, Any](), list[dict[str, Any]]()
     for name, scale in SCALES.items():
         read, school = day(life, scale)
@@ -40,12 +40,10 @@ def main(life: Path) -> dict[str, Any]:
         skills = evaluate.main(evaluate.Config(school, n_probes=0))["skills"]
         arms[name] = {key: sum(meta[key] for meta in metas) for key in ("tokens", "seconds")} | {"skills": skills}
         bars += [{**bar, "name": f"{bar['name']} at {name}"} for bar in judge(skills)]
-    meta = {**runs.source(), "versions": runs.versions(), "seeds": [0], "split": "dev"}
-    result = {"command": "python bench/horizon.py life", "meta": meta, "arms": arms, "bars": bars}
-    runs.write_json(RESULTS, result)
-    return result
+    runs.publish(RESULTS, arms, bars, [0], split="dev")
+    return bars
 
 
 if __name__ == "__main__":
-    for bar in main(Path(sys.argv[1]))["bars"]:
+    for bar in main(Path(sys.argv[1])):
         print(f"{bar['name']:22} {bar['value']:.3f}  bar {bar['bar']:g}  {'holds' if bar['holds'] else 'missed'}")

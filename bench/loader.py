@@ -11,7 +11,6 @@ is over passes, each in another order, after one that brings the shards into mem
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
 import sys
 import tempfile
@@ -38,7 +37,6 @@ class Config:
 
     tokens: int = 30_000_000  # of each corpus
     repeats: int = 5
-    write: bool = True  # results/loader.json
 
     def __post_init__(self) -> None:
         config.at_least(self, 2**20, "tokens")
@@ -100,13 +98,8 @@ def main(c: Config) -> dict[str, Any]:
         arms[name]["share_of_rows_filled"] = middle([one["full"] for one in passes])
         holds = rate["value"] >= TOKENS_PER_SECOND
         bars.append({"name": f"tokens/s, {name}", **rate, "bar": f">= {TOKENS_PER_SECOND:,}", "holds": holds})
-    machine = {"device": device.device_name("cpu"), "threads": 1}
-    meta = {**runs.source(), "versions": runs.versions(), **machine, "seeds": [*range(1, c.repeats + 1)], **asdict(c)}
-    result = {"command": shlex.join(["python", *sys.argv]), "meta": meta, "arms": arms, "bars": bars}
-    if c.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        runs.write_json(RESULTS, result)
-    return {bar["name"]: bar["value"] for bar in bars}
+    meta = {"device": device.device_name("cpu"), "threads": 1, **asdict(c)}
+    return runs.publish(RESULTS, arms, bars, range(1, c.repeats + 1), **meta)
 
 
 if __name__ == "__main__":

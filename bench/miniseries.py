@@ -123,10 +123,10 @@ def main(c: Config) -> dict[str, Any]:
         print(json.dumps(points[-1]), file=sys.stderr, flush=True)
         series = [p for p in points if p["factor"] == 1]
         law = power_law(series) if len(series) > 1 else {}
-        meta = {**runs.source(), "versions": runs.versions(), "device": machine.name, "threads": 1, "seeds": [0]}
-        meta |= {"config": asdict(c) | {"text": c.text.name, "rows": 0}, "ratio": RATIO, "power_law": law}
+        meta = {"device": machine.name, "threads": 1, "ratio": RATIO, "power_law": law}
+        meta["config"] = asdict(c) | {"text": c.text.name, "rows": 0}
         command = f"python bench/miniseries.py {c.text.name}"
-        runs.write_json(RESULTS, {"command": command, "meta": meta, "arms": points, "bars": summary(points, c)})
+        runs.publish(RESULTS, points, summary(points, c), [0], command, **meta)
         if law:
             runs.write_text(RESULTS.with_suffix(".svg"), plot(series, law))
     return {bar["name"]: bar["value"] for bar in summary(points, c)}

@@ -9,8 +9,6 @@ re-reading the raw text in place of the model's own questions, for three familie
 from __future__ import annotations
 
 import json
-import math
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,24 +62,14 @@ def main(life: Path) -> dict[str, Any]:
     ahead = paired(facts["control"], facts["night"])
     word = gains["rl - sft"]["word_problem"]
     worst = min(gains["rl - sft"].values(), key=lambda gain: gain["high"])
-    result = {
-        "command": shlex.join(["python", "bench/quickstart_control.py", str(life.name)]),
-        "meta": {**runs.source(), "versions": runs.versions(), "seeds": list(SEEDS), "n": N, "split": "dev"},
-        "arms": {
-            **{arm: interval(sum(found), len(found)) for arm, found in facts.items()},
-            "practice": gains,
-            "gates": gates,
-        },
-        "bars": [
-            {"name": "news_over_rereading", **ahead, "bar": 0.30, "holds": ahead["value"] >= 0.30},
-            {"name": "rl_word_problem_gain", **word, "bar": 0.0, "holds": word["low"] > 0},
-            {"name": "rl_worst_skill_high", **worst, "bar": -0.01, "holds": worst["high"] >= -0.01},
-        ],
-    }
-    assert all(math.isfinite(bar["value"]) for bar in result["bars"])
-    runs.write_json(RESULTS, result)
-    return result
+    arms = {arm: interval(sum(found), len(found)) for arm, found in facts.items()}
+    bars = [
+        {"name": "news_over_rereading", **ahead, "bar": 0.30, "holds": ahead["value"] >= 0.30},
+        {"name": "rl_word_problem_gain", **word, "bar": 0.0, "holds": word["low"] > 0},
+        {"name": "rl_worst_skill_high", **worst, "bar": -0.01, "holds": worst["high"] >= -0.01},
+    ]
+    return runs.publish(RESULTS, {**arms, "practice": gains, "gates": gates}, bars, SEEDS, n=N, split="dev")
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]))["bars"]))
+    print(json.dumps(main(Path(sys.argv[1]))))

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import random
-import shlex
 import shutil
 import signal
 import subprocess
@@ -52,7 +51,6 @@ class Config:
     kills: int = 52  # in all, an equal share a stage
     full: int = 4  # times that the disk is full
     seed: int = 0
-    write: bool = True  # results/resume.json
     inside: Path | None = None  # only for its own use: the life, in the name space that has the full disk
 
     def __post_init__(self) -> None:
@@ -218,13 +216,10 @@ def main(c: Config) -> Any:
                 if trials[-1]["identical"]:
                     shutil.rmtree(out)
             arms[verb] = trials
-    result = {"command": shlex.join(["python", *sys.argv]), **summary(arms, c)}
-    if c.write:
-        runs.write_json(RESULTS, result)
-    return {bar["name"]: bar["value"] for bar in result["bars"]}
+    return runs.publish(RESULTS, arms, bars_of(arms), [c.seed], threads=1, dtype="float32")
 
 
-def summary(arms: dict[str, Any], c: Config) -> dict[str, Any]:
+def bars_of(arms: dict[str, Any]) -> list[dict[str, Any]]:
     trials = [t for verb in STAGES for t in arms[verb]]
     kills = [(kind, t["identical"]) for t in trials for kind in t["kills"]]
     damaged = [t for t in trials if t["damaged"]]
@@ -246,8 +241,7 @@ def summary(arms: dict[str, Any], c: Config) -> dict[str, Any]:
         number = counts[name]
         bars.append({"name": name, "value": number, "low": number, "high": number, "bar": least})
         bars[-1]["holds"] = number >= least
-    meta = {**runs.source(), "versions": runs.versions(), "seeds": [c.seed], "threads": 1, "dtype": "float32"}
-    return {"meta": meta, "arms": arms, "bars": bars}
+    return bars
 
 
 if __name__ == "__main__":

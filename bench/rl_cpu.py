@@ -10,7 +10,6 @@ sides get a warm-up and take turns. A figure is the median with the least and th
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -47,7 +46,6 @@ class Config:
     updates: int = 7  # timed, after two to warm up
     threads: int = 0  # 0 = one a core
     dtype: device.Dtype = "auto"  # auto = a second's probe
-    write: bool = True  # results/rl_cpu.json
 
     def __post_init__(self) -> None:
         config.at_least(self, 1, "updates")
@@ -119,17 +117,12 @@ def main(c: Config) -> dict[str, Any]:
         )
     ]
     meta = {
-        **runs.source(),
-        "versions": runs.versions() | {"transformers": transformers.__version__},
+        "versions": runs.versions("transformers"),
         "device": machine.name,
         "threads": machine.threads,
         "dtype": str(machine.dtype),
-        "seeds": [0],
     }
-    result = {"command": shlex.join(["python", *sys.argv]), "meta": meta, "arms": {"quickstart": arm}, "bars": bars}
-    if c.write:
-        runs.write_json(RESULTS, result)
-    return {bar["name"]: bar["value"] for bar in bars}
+    return runs.publish(RESULTS, {"quickstart": arm}, bars, [0], **meta)
 
 
 if __name__ == "__main__":

@@ -214,16 +214,14 @@ def main(c: Config) -> dict[str, Any]:
         rows.append(row(c, text, *left[0]))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         meta = {
-            **runs.source(),
-            "versions": runs.versions() | {"transformers": transformers.__version__},
+            "versions": runs.versions("transformers"),
             "device": machine.name,
             "threads": 1,
-            "seeds": list(range(c.seeds)),
             "config": asked,
             "windows": {split: len(items) for split, items in text.items.items()},
         }
         command = f"python bench/text_cpu.py {c.text.name} --seconds {c.seconds:g} --seeds {c.seeds}"
-        runs.write_json(RESULTS, {"command": command, "meta": meta, "arms": rows, "bars": bars(rows)})
+        runs.publish(RESULTS, rows, bars(rows), range(c.seeds), command, **meta)
     return {bar["name"]: bar["value"] for bar in bars(rows)}
 
 

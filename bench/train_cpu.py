@@ -12,7 +12,6 @@ weight that multiplies and token, and 12 L H D T a token for attention.
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -43,7 +42,6 @@ class Config:
     pairs: int = 7  # timings of each side
     steps: int = 2  # in a timing
     threads: int = 0  # 0 = one a core
-    write: bool = True  # results/train_cpu.json
 
     def __post_init__(self) -> None:
         config.at_least(self, 1, "pairs", "steps")
@@ -166,19 +164,13 @@ def main(c: Config) -> dict[str, Any]:
             flush=True,
         )
     meta = {
-        **runs.source(),
-        "versions": runs.versions() | {"transformers": transformers.__version__},
+        "versions": runs.versions("transformers"),
         "device": machine.name,
         "threads": machine.threads,
-        "seeds": [0],
         "pairs": c.pairs,
         "steps": c.steps,
     }
-    result = {"command": shlex.join(["python", *sys.argv]), "meta": meta, "arms": arms, "bars": bars}
-    if c.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        runs.write_json(RESULTS, result)
-    return {bar["name"]: bar["value"] for bar in bars}
+    return runs.publish(RESULTS, arms, bars, [0], **meta)
 
 
 if __name__ == "__main__":

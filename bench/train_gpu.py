@@ -66,7 +66,6 @@ class Config:
     until: str = "seconds"  # or tokens
     seed: int = 0
     peak: float = 989e12  # dense bfloat16 FLOP/s of the card: H100 SXM and H200
-    write: bool = True  # results/train_gpu.json
 
     def __post_init__(self) -> None:
         if self.until not in ("seconds", "tokens"):
@@ -238,12 +237,8 @@ def main(c: Config) -> dict[str, Any]:
     row = {"arm": "nanochat" if c.nanochat else "ours", "until": c.until, "seed": c.seed, "depth": c.depth}
     rows.append(row | {"device": machine.name} | (nanochat(c) if c.nanochat else ours(c)))
     runs.write_json(path, rows)
-    if c.write:
-        meta = {**runs.source(), "versions": runs.versions(), "device": machine.name}
-        meta |= {"seeds": sorted({r["seed"] for r in rows}), "peak_flops": c.peak}
-        runs.write_json(
-            RESULTS, {"command": "python bench/train_gpu.py", "meta": meta, "arms": rows, "bars": bars(rows)}
-        )
+    seeds, command = sorted({r["seed"] for r in rows}), "python bench/train_gpu.py"
+    runs.publish(RESULTS, rows, bars(rows), seeds, command, device=machine.name, peak_flops=c.peak)
     show(rows)
     return rows[-1]
 

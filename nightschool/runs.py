@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,7 @@ class Run:
             "threads": os.cpu_count(),
             "dtype": None,
             "seed": getattr(self.config, "seed", None),
-            "command": shlex.join(["nightschool", *sys.argv[1:]]),
+            "command": typed(),
             "seconds": seconds,
             "tokens": 0,
             "flops": 0,
@@ -207,9 +207,26 @@ def source() -> dict[str, Any]:
     return {"commit": commit, "diff": {"dirty": bool(diff), "hash": digest}}
 
 
-def versions() -> dict[str, str]:
+def typed() -> str:
+    """The command that started this process."""
+    program = ["python", sys.argv[0]] if sys.argv[0].startswith("bench/") else ["nightschool"]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def publish(
+    path: Path, arms: Any, bars: Sequence[dict[str, Any]], seeds: Sequence[int], command: str = "", **meta: Any
+) -> dict[str, Any]:
+    """Write what a lab or bench found, results/NAME.json -> each bar's value by name. `command`: that makes it again,
+    where it is another than was typed."""
+    meta = {**source(), "versions": versions(), "seeds": list(seeds)} | meta
+    write_json(path, {"command": command or typed(), "meta": meta, "arms": arms, "bars": bars})
+    return {bar["name"]: bar["value"] for bar in bars}
+
+
+def versions(*others: str) -> dict[str, str]:
+    """Of what results depend on, and of `others`."""
     found = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *others):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # nightschool itself, run uninstalled
@@ -219,7 +236,9 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written there is synced and renamed at the end, or removed."""
+    """A temporary name beside `path`, its folder made; what was written there is synced and renamed at the end, or
+    removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary

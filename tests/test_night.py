@@ -2,16 +2,19 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from nightschool.config import UserError
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.night.dream import dream, drift, spliced
 from nightschool.night.forms import town_shaped
 from nightschool.night.gate import decide
 from nightschool.night.memory import Passage, told
+from nightschool.night.past import Past
 from nightschool.night.read import Exercise, Reflection
 from nightschool.text.corpus import encode
 from nightschool.text.document import Document, Message
@@ -119,3 +122,18 @@ def test_questions_use_the_kept_wording() -> None:
     for fact, problem in zip(news.facts, questions(news.facts), strict=True):
         assert problem.question == fact.attribute.ask[-1].format(X=fact.person)
         assert problem.answer == fact.value
+
+
+def test_a_night_goes_on_from_the_nights_before(tmp_path: Path) -> None:
+    past = Past((), ()).and_then(5, 4, [shaped(TEXT, "Question: What?\njob of Amina: baker\nAnswer: baker")])
+    past = past.and_then(5, 4, [shaped(TEXT, "nonsense")])
+    past.save(tmp_path)
+    assert Past.of(tmp_path) == past
+    assert [r.turns[0] for r in past.taught] == ["What?"]
+    assert len(past.facts) == 60
+    assert len(past.names) == 8
+    assert not set(past.names) & set(newcomers(5, 8, past.names).strangers)
+    assert newcomers(5, 4, past.names).facts != past.news[1].facts
+    with pytest.raises(UserError, match="at most 12 can move in"):
+        newcomers(5, 16, past.names)
+    assert Past.of(tmp_path / "nothing") == Past((), ())

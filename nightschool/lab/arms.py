@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nightschool.lab.statistics import bootstrap, iqm
-from nightschool.runs import write_json
+from nightschool.runs import publish, read_json
 
 Json = dict[str, Any]
 Interval = tuple[float, float]
@@ -36,36 +35,32 @@ def walk(
     seeds: Sequence[int],
     row_of: Callable[[str, int], Json],
     bars: Callable[[Rows], list[Json]],
-    meta_of: Callable[[Sequence[int]], Json],
     path: Path,
     page: Callable[[Json], None],
+    **meta: Any,
 ) -> Json:
     """Every arm on every seed: `path` and the page are written anew after each. Returns the bars' values by name.
 
     row_of(arm, seed): its row; what is under "right", outcomes by problem, is for the bars alone.
     """
     rows: Rows = {arm: [] for arm in arms}
-    result: Json = {}
+    values: Json = {}
     for num_seeds, seed in enumerate(seeds, 1):
         for arm in arms:
             rows[arm].append(row_of(arm, seed))
             # seeds that all arms have; while the first is under way, the arms that have it
             full = num_seeds if arm == arms[-1] else max(1, num_seeds - 1)
-            result = {
-                "command": shlex.join(["nightschool", *sys.argv[1:]]),
-                "meta": meta_of(seeds[:num_seeds]),
-                "arms": {
-                    name: {"rows": [{k: v for k, v in row.items() if k != "right"} for row in found]}
-                    for name, found in rows.items()
-                    if found
-                },
-                "bars": bars({name: found[:full] for name, found in rows.items() if len(found) >= full}),
+            told = {
+                name: {"rows": [{k: v for k, v in row.items() if k != "right"} for row in found]}
+                for name, found in rows.items()
+                if found
             }
-            write_json(path, result)
-            page(result)
+            found = bars({name: found[:full] for name, found in rows.items() if len(found) >= full})
+            values = publish(path, told, found, seeds[:num_seeds], **meta)
+            page(read_json(path))
             last = rows[arm][-1]
             judged = f", judged {last['judged']:.3f}" if "judged" in last else ""
             print(
                 f"seed {seed} {arm:18} {last['start']:.3f} -> {last['final']:.3f}{judged}", file=sys.stderr, flush=True
             )
-    return {bar["name"]: bar["value"] for bar in result["bars"]}
+    return values

@@ -10,6 +10,8 @@ and slips as he does. Each arm practises from that one start (a seed draws the p
 of a seed. Tiny models, and no more is claimed. But: on a CPU only.
 
     first_error          the arm in question
+    again                first_error, and wrong attempts taken up at their last right line, as `nightschool rl` does;
+                         each go at a rest counts as an attempt. Shown beside the bars, which are first_error's
     outcome, grpo, dapo  all or nothing: mean baseline (RLOO, Dr. GRPO), GRPO's std and mean by attempt, DAPO
     maxrl                outcome over the mean: for independent steps its expected gradient is that of step credit
     partial              the share of steps before the first error, as one number for the whole attempt
@@ -22,7 +24,6 @@ of a seed. Tiny models, and no more is claimed. But: on a CPU only.
 from __future__ import annotations
 
 import random
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -42,7 +43,7 @@ from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.rl.credit import Assigner, first_error, reached
 from nightschool.rl.measures import lucky, shares
-from nightschool.runs import Run, read_json, read_jsonl, source, versions, write_json
+from nightschool.runs import Run, publish, read_json, read_jsonl, write_json
 from nightschool.stages import rl
 from nightschool.tasks.attempt import Attempt, attempt
 from nightschool.tasks.named import task_named
@@ -122,11 +123,14 @@ class Arm:
     assign: Assigner | None = None
     start: str = "warm"
     rates_of: str = ""  # the arm whose learning rate it takes; "" = its own
+    rollouts: int = 32  # an update, about; on the sweep's seed 128 were worse for first_error and outcome alike
 
 
+WHOLE: Json = {"problems": 2, "group_size": 16, "again": 0}  # attempts from the start alone
 LINES: Json = {"credit": "first_error"}
 ARMS: dict[str, Arm] = {
     "first_error": Arm(LINES),
+    "again": Arm(LINES | {"again": 4, "problems": 6, "group_size": 1}, rollouts=16),
     "outcome": Arm({"credit": "outcome", "average": "token"}),
     "grpo": Arm({"credit": "grpo", "average": "sequence"}),
     "dapo": Arm({"credit": "grpo", "average": "token", "clip": "dapo"}),
@@ -139,8 +143,8 @@ ARMS: dict[str, Arm] = {
     "null_grpo": Arm({"credit": "grpo", "average": "sequence"}, start="careful", rates_of="grpo"),
     "min_form": Arm({"credit": "min_form", "average": "token"}, min_form, rates_of="outcome"),
 }
-PROBLEMS, ROLLOUTS = 2, 32  # an update; on the sweep's seed 128 attempts were worse for first_error and outcome alike
 OUTCOME_ARMS = ("outcome", "grpo", "dapo")
+SWEPT, SWEEP_SEED = "credit_sweep.json", 100
 SHORT = ("lucky", "null")  # arms of these get half the budget
 PRACTISED = ("wrong_step_upweight", "wrong_step_upweight_rewarded", "credit_auc", "frac_reward_zero_std")  # means of
 
@@ -212,23 +216,20 @@ def practise(config: Config, arm: str, seed: int, lr_scale: float, rollouts: int
             out=out,
             start=pupil(config, spec.start),
             optimizer="adamw",
-            steps=rollouts // ROLLOUTS,
-            problems=PROBLEMS,
-            group_size=ROLLOUTS // PROBLEMS,
-            again=0,
+            steps=rollouts // spec.rollouts,
             drop_even=True,  # they have no gradient: leaving them out saves every arm their cost
             replay_tokens=0,
             max_new_tokens=64,
             lr_scale=lr_scale,
             decay=0.0,
-            eval_every=1024 // ROLLOUTS,
+            eval_every=1024 // spec.rollouts,
             eval_n=512,
             eval_k=1,
             exam_n=0,
             seed=seed,
             threads=config.threads,
             dtype="bfloat16",
-            **(spec.flags | {"task": task_of(arm)}),
+            **(WHOLE | spec.flags | {"task": task_of(arm)}),
         ),
         spec.assign,
     )
@@ -240,8 +241,12 @@ def task_of(arm: str) -> str:
 
 def curve(out: Path) -> list[tuple[int, float]]:
     """(rollouts, dev pass@1) at each evaluation."""
-    rows = read_jsonl(out / "metrics.jsonl")
-    return [(ROLLOUTS * row["step"], row["dev"]["pass@1"]) for row in rows if "dev" in row]
+    points, rollouts = list[tuple[int, float]](), 0
+    for row in read_jsonl(out / "metrics.jsonl"):
+        rollouts += row.get("rollouts", 0)
+        if "dev" in row:
+            points.append((rollouts, row["dev"]["pass@1"]))
+    return points
 
 
 def examine(config: Config, checkpoint: Path, task: str, seed: int) -> list[Attempt]:
@@ -294,22 +299,15 @@ def sweep(config: Config) -> Json:
         tried[arm] = {}
         for rate in config.rates:
             out = config.out / "sweep" / f"{arm}-{rate:g}"
-            practise(config, arm, 100, rate, config.sweep_rollouts, out)
+            practise(config, arm, SWEEP_SEED, rate, config.sweep_rollouts, out)
             tried[arm][f"{rate:g}"] = fmean(share for _, share in curve(out)[-2:])
             print(f"sweep {arm:12} {rate:g}: {tried[arm][f'{rate:g}']:.3f}", file=sys.stderr, flush=True)
-    best = {arm: float(max(rates, key=lambda rate: rates[rate])) for arm, rates in tried.items()}
-    result = {
-        "command": shlex.join(["nightschool", *sys.argv[1:]]),
-        "meta": meta_of((100,)),
-        "arms": tried,
-        "best": best,
-    }
-    write_json(config.results / "credit_sweep.json", result)
-    return best
+    publish(config.results / SWEPT, tried, [], [SWEEP_SEED], model=asdict(MODEL))
+    return best_of(tried)
 
 
-def meta_of(seeds: Sequence[int]) -> Json:
-    return {**source(), "versions": versions(), "seeds": list(seeds), "model": asdict(MODEL)}
+def best_of(tried: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {arm: float(max(rates, key=lambda rate: rates[rate])) for arm, rates in tried.items()}
 
 
 def bars(arms: dict[str, list[Json]]) -> list[Json]:
@@ -348,6 +346,10 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
         for exam in ("final", "longer"):
             means, between = gain(exam, highest)
             bar(f"{exam} (less {highest})", means, f"low >= {LOSS}", lambda v, low, high: low >= LOSS, between)
+        if "again" in arms:
+            speed_up = ratio(best, "rollouts", "again")
+            bar("rollouts of again", speed_up, "beside it", lambda v, low, high: None)
+            bar("flops of again", ratio(cheapest, "flops", "again"), "beside it", lambda v, low, high: None)
         if "placebo" in arms:
             speed_up = ratio(best, "rollouts", "placebo")
             bar("placebo", speed_up, f"<= {PLACEBO}", lambda v, low, high: v <= PLACEBO)
@@ -369,10 +371,10 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
 def main(config: Config) -> Json:
     if config.sweep:
         return sweep(config)
-    path = config.results / "credit_sweep.json"
+    path = config.results / SWEPT
     if not (config.rate or path.exists()):
         raise UserError(f"no {path}; run `nightschool lab credit --sweep` first, so that all arms are tuned alike")
-    best = dict.fromkeys(ARMS, config.rate) if config.rate else read_json(path)["best"]
+    best = dict.fromkeys(ARMS, config.rate) if config.rate else best_of(read_json(path)["arms"])
 
     def row(arm: str, seed: int) -> Json:
         out = config.out / f"seed-{seed}" / arm
@@ -383,4 +385,4 @@ def main(config: Config) -> Json:
     def page(result: Json) -> None:
         report.write(config.results / "credit.html", "credit", __doc__ or "", result, GOAL)
 
-    return walk(config.arms, config.seeds, row, bars, meta_of, config.results / "credit.json", page)
+    return walk(config.arms, config.seeds, row, bars, config.results / "credit.json", page, model=asdict(MODEL))

@@ -21,7 +21,7 @@ But: on a CPU only; the learning rate is not tuned for each arm.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -197,4 +197,4 @@ def main(config: Config) -> Json:
     def page(result: Json) -> None:
         report.write(config.results / "judge.html", "judge", __doc__ or "", result, TRUE, "updates", COLUMNS)
 
-    return walk(config.arms, config.seeds, row, bars, credit.meta_of, config.results / "judge.json", page)
+    return walk(config.arms, config.seeds, row, bars, config.results / "judge.json", page, model=asdict(credit.MODEL))

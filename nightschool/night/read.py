@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.night.memory import Passage
+from nightschool.runs import read_jsonl
 from nightschool.tasks.attempt import complete
 from nightschool.text.document import Document, Message
 
@@ -63,6 +65,12 @@ class Reflection:
         pairs = zip(self.turns[::2], self.turns[1::2], strict=True)
         turns = [turn for asked, said in pairs for turn in (Message("user", asked), Message("assistant", said))]
         return Document(messages=tuple(turns), **lineage)
+
+
+def read_back(path: Path) -> list[Reflection]:
+    """Reflections from a .jsonl file of theirs."""
+    rows = (row | {name: tuple(row[name]) for name in ("parents", "turns")} for row in read_jsonl(path))
+    return [Reflection(**row) for row in rows]
 
 
 class Form(NamedTuple):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,31 @@ from nightschool.text.document import Document, record_of
 from nightschool.text.sources import document_of
 from nightschool.train.course import course, in_batches
 from nightschool.train.losses import distil, next_token
-from nightschool.train.plan import Plan, flops_per_token
+from nightschool.train.plan import flops_per_token, going_on
 
 MOST_DREAMS, DREAM_TOKENS = 1024, 128  # as many dreams as fill their share of the night if each has so many tokens
 NUM_GAUGE = 64  # dreams to measure the drift on
 CHECKS = 10  # of the drift in a night
+
+
+@dataclass(frozen=True)
+class Day:
+    """What the model lived through, to repeat and to dream of."""
+
+    sources: Mapping[str, Source]  # of school
+    shares: Mapping[str, float]  # of them, in what is repeated
+    heard: Sequence[Document]  # what people said
+
+
+@dataclass(frozen=True)
+class Night:
+    tokens: int  # to train on
+    replay: float  # share of these that is no food
+    dreams: float  # share of the replay that is dreamt instead of repeated
+    lr_scale: float  # of the learning rates by which the model goes on
+    max_drift: float  # nats a token from the evening self at which the night ends; 0 = not measured
+    seed: int
+    save_seconds: float  # between saved states
 
 
 class Drifted(Exception):
@@ -50,51 +71,43 @@ def sleep(
     start: Path,
     model: Transformer,
     engine: Engine,
-    plan: Plan,
-    row_length: int,
+    day: Day,
+    night: Night,
     *,
     card: str,
     reflections: Sequence[Reflection],
     food: Sequence[Sequence[Document]],
-    sources: Mapping[str, Source],
-    shares: Mapping[str, float],
-    heard: Sequence[Document],
     sit: Callable[[Engine], Any],
-    tokens: int,
-    replay: float,
-    dreams: float,
-    max_drift: float,
-    seed: int,
-    lr_scale: float,
-    save_seconds: float,
     control: bool = False,
     **told: Any,
 ) -> dict[str, Any]:
     """One night: writes the morning's checkpoint, scores.json and night.json -> what run.finish is to say.
 
     start: the evening's checkpoint, whose weights model and engine hold. reflections, told: for night.json. food:
-    lessons by topic. sources, shares: of school, to repeat. heard: what the day's people said, to dream of. sit:
-    the exam -> {"outcomes": skill -> outcomes, "news": its samples}. replay: share of the tokens that is no food;
-    dreams: share of that which is dreamt. max_drift: nats a token, 0 = not measured. control: keep the morning's
-    model in any case.
+    lessons by topic. sit: the exam -> {"outcomes": skill -> outcomes, "news": its samples}. control: keep the
+    morning's model in any case.
     """
     tokenizer = engine.tokenizer
     evening = once(run.path("evening.json"), lambda: sit(engine))
-    replay = replay if food else 1.0  # a model that could write nothing true only repeats; the gate keeps the evening's
+    plan, row_length = going_on(model.config)
+    seed, max_drift, dreams = night.seed, night.max_drift, night.dreams
+    replay = (
+        night.replay if food else 1.0
+    )  # a model that could write nothing true only repeats; the gate keeps the evening's
     dreamt, gauge, self_ = list[Document](), [], model
     if dreams:
         path = run.path("dreams.jsonl")
-        num_dreams = min(MOST_DREAMS, 1 + int(tokens * replay * dreams / DREAM_TOKENS))
-        make_once(path, lambda: write_jsonl(path, map(record_of, dream(engine, heard, num_dreams, seed))))
+        num_dreams = min(MOST_DREAMS, 1 + int(night.tokens * replay * dreams / DREAM_TOKENS))
+        make_once(path, lambda: write_jsonl(path, map(record_of, dream(engine, day.heard, num_dreams, seed))))
         dreamt = [document_of(row, str(path)) for row in read_jsonl(path)]
         for each in dreamt[:3]:
             print(f"dreaming of: {each.messages[0].content!r}", file=sys.stderr)
     if max_drift:
-        gauge = in_batches(encode(tokenizer, dream(engine, heard, NUM_GAUGE, seed + 1)), tokenizer, row_length)
+        gauge = in_batches(encode(tokenizer, dream(engine, day.heard, NUM_GAUGE, seed + 1)), tokenizer, row_length)
     if dreams or max_drift:
         self_ = copy.deepcopy(model).requires_grad_(False)
-    lessons = replay * (1 - dreams) / (sum(shares.values()) or 1.0)
-    mixed = {"tonight": 1 - replay, "dream": replay * dreams} | {k: lessons * v for k, v in shares.items()}
+    lessons = replay * (1 - dreams) / (sum(day.shares.values()) or 1.0)
+    mixed = {"tonight": 1 - replay, "dream": replay * dreams} | {k: lessons * v for k, v in day.shares.items()}
 
     def alarm() -> dict[str, float]:
         if (apart := drift(model, self_, gauge)) > max_drift:
@@ -109,18 +122,18 @@ def sleep(
             plan,
             lambda progress: mixed,
             sources={
-                **sources,
+                **day.sources,
                 "tonight": lambda rng, progress: rng.choice(rng.choice(food)),
                 "dream": lambda rng, progress: rng.choice(dreamt),
             },
-            tokens=tokens,
+            tokens=night.tokens,
             seed=seed,
             row_length=row_length,
-            lr_scale=lr_scale,
+            lr_scale=night.lr_scale,
             loss=distil(self_) if dreams else next_token,
-            save_seconds=save_seconds,
+            save_seconds=night.save_seconds,
             evaluate=alarm,
-            eval_every=max(1, tokens // plan.batch_tokens // CHECKS) if max_drift else 0,
+            eval_every=max(1, night.tokens // plan.batch_tokens // CHECKS) if max_drift else 0,
         )
         seconds, spent = end.seconds, end.tokens
     except Drifted:
@@ -141,7 +154,7 @@ def sleep(
     }
     ranks.first(lambda: write_json(run.path("scores.json"), {"split": "dev", "skills": skills}))
     pairs = {skill: (evening["outcomes"][skill], morning["outcomes"][skill]) for skill in evening["outcomes"]}
-    night = {
+    story = {
         "written": len(reflections),
         "verified": sum(r.kept for r in reflections),
         **told,
@@ -167,7 +180,7 @@ def sleep(
         "dreams": [{"question": d.messages[0].content, "answer": d.messages[1].content} for d in dreamt[:8]],
         "seconds": seconds,
     }
-    ranks.first(lambda: write_json(run.path("night.json"), night))
+    ranks.first(lambda: write_json(run.path("night.json"), story))
     flops = spent * flops_per_token(model.config, row_length)
     return {"seconds": seconds, "tokens": spent, "flops": flops, "dtype": str(model.dtype).removeprefix("torch.")}
 

@@ -2,7 +2,9 @@
 
     read: write questions about the news, check them -> sleep: train on what was kept, beside replay; the gate
 
-With --control the same tokens go into re-reading the raw text instead. `nightschool read` is this with any documents.
+A night that begins at another's run goes on from it: what earlier nights taught is repeated beside school, and the gate
+asks for it too. With --control the same tokens go into re-reading the raw text instead. `nightschool read` is this with
+any documents.
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
 from nightschool.night.memory import Passage, told
-from nightschool.night.read import Reflection, by_engine, by_topic, reflect
-from nightschool.night.sleep import sleep
-from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_jsonl
+from nightschool.night.past import Past
+from nightschool.night.read import Reflection, by_engine, by_topic, read_back, reflect
+from nightschool.night.sleep import Day, Night, sleep
+from nightschool.runs import Costs, Run, make_once, read_json, write_jsonl
 from nightschool.tasks.exam import exam
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
 from nightschool.text.corpus import Source
 from nightschool.text.document import Document, record_of
-from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW
 from nightschool.world import school
+from nightschool.world.attributes import Fact
 from nightschool.world.newcomers import News, newcomers, questions
 from nightschool.world.problem import Problem
 
@@ -42,9 +45,11 @@ LESSONS = {**school.study(1.0), "lesson/unknown": 0.1}  # shares of what is repe
 class Config:
     out: Path = Path("life/night-001")  # the run folder
     start: Path = Path("life/rl")  # the evening's run
+    family: int = 8  # people who move in: 8, or 4
     per_document: int = 128  # questions the model asks itself about each document
     tokens: int = 400_000  # to train on
     replay: float = 0.8  # share of these that is school again
+    earlier: float = 0.25  # share of what earlier nights taught, beside school's 1; 0 = not asked for either
     dreams: float = 0.0  # share of the replay that is dreamt instead of repeated
     lr_scale: float = 0.2  # of pretraining's learning rates
     n_gate: int = 100  # dev problems per skill for the gate
@@ -58,7 +63,9 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "per_document", "tokens", "n_gate")
-        at_least(self, 0, "replay", "dreams", "lr_scale", "max_drift", "threads", "save_seconds")
+        if self.family not in (4, 8):
+            raise UserError(f"family must be 4 or 8; got {self.family}")
+        at_least(self, 0, "replay", "earlier", "dreams", "lr_scale", "max_drift", "threads", "save_seconds")
         if self.replay > 1 or self.dreams > 1:
             raise UserError(f"replay and dreams are shares, at most 1; got {self.replay} and {self.dreams}")
 
@@ -86,13 +93,12 @@ def heard_at_school(sources: Mapping[str, Source], seed: int) -> list[Document]:
     return [replace(lesson, messages=lesson.messages[:1]) for lesson in lessons]
 
 
-def sit(engine: Engine, news: News, n: int) -> dict[str, Any]:
+def sit(engine: Engine, news: News, earlier: Sequence[Fact], n: int) -> dict[str, Any]:
     """Every dev question's outcome by skill, and the news' answers."""
-    tasks = {**skills_of(news.strangers), "news": fixed(questions(news.facts))}
-    samples = {
-        skill: exam(engine, {skill: task}, "dev", len(news.facts) if skill == "news" else n)[1]
-        for skill, task in tasks.items()
-    }
+    tasks, sizes = {**skills_of(news.strangers), "news": fixed(questions(news.facts))}, {"news": len(news.facts)}
+    if earlier:
+        tasks, sizes = {**tasks, "earlier": fixed(questions(earlier))}, {**sizes, "earlier": len(earlier)}
+    samples = {skill: exam(engine, {skill: task}, "dev", sizes.get(skill, n))[1] for skill, task in tasks.items()}
     return {
         "outcomes": {skill: [s["outcome"] for s in rows] for skill, rows in samples.items()},
         "news": samples["news"],
@@ -115,7 +121,8 @@ def main(config: Config) -> dict[str, Any]:
     device = set_up(config.threads, dtype)
     model, tokenizer = exchange.load(start, DTYPES[dtype])
     engine = Engine(model, tokenizer, slots=128)
-    news = newcomers(config.seed)
+    past = Past.of(start.parent)
+    news = newcomers(config.seed, config.family, past.names)
     reader = by_engine(engine, max_new_tokens=64)
     passages = [Passage(told(d), d.id) for d in news.documents]
     exercises = FORMS["town"].exercises(passages, [config.per_document] * len(passages))
@@ -125,35 +132,39 @@ def main(config: Config) -> dict[str, Any]:
         write_jsonl(written, map(asdict, reflect(FORMS["town"], exercises, (reader, reader), config.seed)))
 
     make_once(written, write)
-    reflections = [Reflection(**row) for row in read_jsonl(written)]
+    reflections = read_back(written)
     lineage = run.path("reflections.jsonl")
     ranks.first(lambda: write_jsonl(lineage, (record_of(r.lesson) for r in reflections if r.kept)))
-    lessons = sources_of(news.strangers)
+    lessons, shares = sources_of(news.strangers), LESSONS
+    if config.earlier and (taught := by_topic(past.taught)):
+        lessons |= {"earlier": lambda rng, progress: rng.choice(rng.choice(taught))}
+        shares = {**LESSONS, "earlier": config.earlier}
     facts = sleep(
         run,
         start,
         model,
         engine,
-        QUICKSTART,
-        QUICKSTART_ROW,
+        Day(lessons, shares, heard=[*heard_at_school(lessons, config.seed), *news.documents]),
+        Night(
+            config.tokens,
+            config.replay,
+            config.dreams,
+            config.lr_scale,
+            config.max_drift,
+            config.seed,
+            config.save_seconds,
+        ),
         card=CARD,
         reflections=reflections,
         food=[[Document(text=told(d))] for d in news.documents] if config.control else by_topic(reflections),
-        sources=lessons,
-        shares=LESSONS,
-        heard=[*heard_at_school(lessons, config.seed), *news.documents],
-        sit=lambda engine: sit(engine, news, config.n_gate),
-        tokens=config.tokens,
-        replay=config.replay,
-        dreams=config.dreams,
-        max_drift=config.max_drift,
-        seed=config.seed,
-        lr_scale=config.lr_scale,
-        save_seconds=config.save_seconds,
+        sit=lambda engine: sit(engine, news, past.facts if config.earlier else [], config.n_gate),
         control=config.control,
         documents=len(news.documents),
         precision=precision(reflections, news),
     )
+    if read_json(run.path("night.json"))["gate"]["passed"]:
+        past = past.and_then(config.seed, config.family, reflections)
+    ranks.first(lambda: past.save(run.out))
     run.finish(device=device.name, threads=device.threads, **facts)
     return headline(run)
 

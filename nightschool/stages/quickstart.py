@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 from nightschool.config import at_least
 from nightschool.device import Dtype, process_seconds
-from nightschool.runs import Costs, read_json, write_json
+from nightschool.runs import Costs, read_json, typed, write_json
 from nightschool.stages import evaluate, night, pretrain, report, rl, sft, tokenizer
 
 
@@ -96,7 +95,7 @@ def live(out: Path, stages: dict[str, Callable[[], Any]], costs: Costs) -> dict[
         say(f"{name:16} done in {time.perf_counter() - began:5.0f} s")
     if whole:  # a life that was interrupted is told as the sum of its stages
         seconds = process_seconds()
-        account = {"seconds": seconds, "command": shlex.join(["nightschool", *sys.argv[1:]])}
+        account = {"seconds": seconds, "command": typed()}
         write_json(out / "meta.json", account | {**costs.of(seconds), "assumptions": asdict(costs)})
     made["report"] = report.main(report.Config(out))
     checkpoint = out / "night-001"

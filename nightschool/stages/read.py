@@ -30,18 +30,17 @@ from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
 from nightschool.night.memory import Index, Passage, look_up, passage_tokens, passages, sentences, words
-from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic, counts, hold_out, reflect
-from nightschool.night.sleep import sleep
+from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic, counts, hold_out, read_back, reflect
+from nightschool.night.sleep import Day, Night, sleep
 from nightschool.runs import Costs, Run, make_once, progress, read_json, read_jsonl, write_jsonl
 from nightschool.serve import client
 from nightschool.stages.night import LESSONS, heard_at_school, skills_of, sources_of
-from nightschool.stages.sft import plan_of
 from nightschool.tasks.exam import exam
 from nightschool.text import sources
 from nightschool.text.corpus import encode
 from nightschool.text.document import Document, record_of
 from nightschool.text.tokenizer import Tokenizer
-from nightschool.train.plan import QUICKSTART
+from nightschool.train.plan import QUICKSTART, going_on
 from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 
 CARD = "A small model of the Qwen3 architecture, raised by nightschool, after it has read some documents."
@@ -216,7 +215,7 @@ def main(config: Config) -> dict[str, Any]:
         write_jsonl(written, map(asdict, made))
 
     make_once(written, write)
-    reflections = [Reflection(**row) for row in read_jsonl(written)]
+    reflections = read_back(written)
     kept = [r for r in reflections if r.kept]
     asked = hold_out(reflections, config.n_asked)
     refuse_to_learn(reflections, asked, config.least)
@@ -228,28 +227,30 @@ def main(config: Config) -> dict[str, Any]:
     school = [document for path in sources.files_of(config.school) for document, _ in sources.documents(path)]
     shares = LESSONS if in_town else {"school": 1.0} if school else {}
     food_tokens = sum(len(item.ids) for topic in food for item in encode(tokenizer, topic))
-    plan, row_length = plan_of(model.config, 0)
+    plan, _ = going_on(model.config)
     facts = sleep(
         run,
         start,
         model,
         engine,
-        plan,
-        row_length,
+        Day(
+            sources={**lessons, "school": lambda rng, progress: rng.choice(school)},
+            shares=shares,
+            heard=[*(heard_at_school(lessons, config.seed) if in_town else []), *(Document(text=p.text) for p in read)],
+        ),
+        Night(
+            tokens=max(plan.batch_tokens, round(config.rounds * food_tokens / (1 - config.replay))),
+            replay=config.replay,
+            dreams=float(not shares) if config.dreams is None else config.dreams,
+            lr_scale=config.lr_scale,
+            max_drift=config.max_drift,
+            seed=config.seed,
+            save_seconds=config.save_seconds,
+        ),
         card=CARD,
         reflections=reflections,
         food=food,
-        sources={**lessons, "school": lambda rng, progress: rng.choice(school)},
-        shares=shares,
-        heard=[*(heard_at_school(lessons, config.seed) if in_town else []), *(Document(text=p.text) for p in read)],
         sit=lambda engine: sit(engine, form, asked, read, strangers if in_town else [], config.n_gate),
-        tokens=max(plan.batch_tokens, round(config.rounds * food_tokens / (1 - config.replay))),
-        replay=config.replay,
-        dreams=float(not shares) if config.dreams is None else config.dreams,
-        max_drift=config.max_drift,
-        seed=config.seed,
-        lr_scale=config.lr_scale,
-        save_seconds=config.save_seconds,
         documents=len({passage.source for passage in read}),
     )
     ranks.first(lambda: write_jsonl(run.path("samples.jsonl"), read_json(run.path("morning.json"))["news"]))

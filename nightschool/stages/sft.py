@@ -11,12 +11,11 @@ from nightschool import ranks
 from nightschool.config import UserError, at_least
 from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange, lora
-from nightschool.model.transformer import ModelConfig
 from nightschool.runs import Costs, Run
 from nightschool.stages.corpus import check, splits
 from nightschool.tasks.exam import graduate
 from nightschool.train.course import bits_per_byte, course, held_out
-from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
+from nightschool.train.plan import QUICKSTART, flops_per_token, going_on
 from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town: it answers questions with worked steps."
@@ -52,15 +51,6 @@ class Config:
             raise UserError(f"world_share must be below 1; got {self.world_share}; without --corpus all is the town's")
 
 
-def plan_of(model: ModelConfig, tokens: int) -> tuple[Plan, int]:
-    """How a model that is there goes on learning, and the positions of a row. Nothing decays: it would be forgotten."""
-    if model == QUICKSTART.model:
-        return QUICKSTART, QUICKSTART_ROW
-    row_length = min(model.max_position_embeddings, 2048)
-    of_depth = plan(model.num_hidden_layers, max(tokens, 1000 * row_length), model.vocab_size, row_length)
-    return replace(of_depth, weight_decay=0.0), row_length
-
-
 def main(config: Config) -> dict[str, Any]:
     start = exchange.checkpoint_of(config.start)
     check(config.corpus)
@@ -73,7 +63,7 @@ def main(config: Config) -> dict[str, Any]:
         tokens = config.tokens or TOKENS
         if corpus and not config.tokens:
             tokens = int(EPOCHS * corpus["train"].num_tokens / (1 - config.world_share))
-        plan, row_length = plan_of(model.config, tokens)
+        plan, row_length = going_on(model.config, tokens)
         dev = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
         if config.lora_rank:
             lora.add(model, config.lora_rank, seed=config.seed)

@@ -1,8 +1,8 @@
 """One dial: depth -> the model, its batch, learning rates, weight decay, horizon. Pure functions.
 
-But: the rules for real scale are others' measurements on other text, taken over until runs of ours replace
-them; nothing here knows how much memory a machine has. QUICKSTART is measured: it is what two CPU cores
-learn most in.
+But: the rules for real scale are others' measurements on other text. bench/miniseries.py checks them where it is cheap
+(depths 2 to 4: one power law, no better rate at half or twice); nothing here knows how much memory a machine has.
+QUICKSTART is measured: it is what two CPU cores learn most in.
 
 L layers, C channels, H heads, D head dim, T time, V vocabulary.
 """
@@ -10,7 +10,7 @@ L layers, C channels, H heads, D head dim, T time, V vocabulary.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nightschool.config import UserError
 from nightschool.model.transformer import ModelConfig
@@ -106,6 +106,15 @@ def plan(depth: int, tokens: int | None = None, vocab_size: int = 32_768, contex
         norm_lr=0.004 * width,
         weight_decay=min(0.1 * (batch / 2**19) / (rates * of_reference), 0.4),
     )
+
+
+def going_on(model: ModelConfig, tokens: int = 0) -> tuple[Plan, int]:
+    """How a model that is there goes on learning, and the positions of a row. Nothing decays: it would be forgotten."""
+    if model == QUICKSTART.model:
+        return QUICKSTART, QUICKSTART_ROW
+    row_length = min(model.max_position_embeddings, 2048)
+    of_depth = plan(model.num_hidden_layers, max(tokens, 1000 * row_length), model.vocab_size, row_length)
+    return replace(of_depth, weight_decay=0.0), row_length
 
 
 def num_matmul(model: ModelConfig) -> int:

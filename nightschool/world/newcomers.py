@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nightschool.config import UserError
 from nightschool.text.document import Document, Message
 from nightschool.world.attributes import ATTRIBUTES, KIN, Fact, kin
 from nightschool.world.lexicon import FIRST_NAMES, NEW_MEN, NEW_NAMES, NEW_WOMEN
@@ -33,10 +34,14 @@ class News:
     strangers: tuple[str, ...]  # everyone else, of whom nothing is known in the morning either
 
 
-def newcomers(seed: int, num_people: int = 8) -> News:
-    """A family of `num_people` (a multiple of 4): 7 facts each and 4 ties, 60 facts for 8 people."""
+def newcomers(seed: int, num_people: int = 8, known: Sequence[str] = ()) -> News:
+    """A family of `num_people` (4 or 8): 7 facts each and 4 ties, 60 facts for 8 people. known: names of
+    families that came before. UserError where the town has no names left."""
     rng = random.Random(f"newcomers {seed}")
-    cast = people(rng, num_people, NEW_WOMEN, NEW_MEN)
+    women, men = (tuple(name for name in names if name not in known) for names in (NEW_WOMEN, NEW_MEN))
+    if num_people > len(women + men):
+        raise UserError(f"no names are left for a family of {num_people}; at most {len(women + men)} can move in")
+    cast = people(rng, num_people, women, men)
     names = list(cast)
     values = {a.name: rng.sample(a.values, num_people) for a in ATTRIBUTES}
     facts: list[Fact] = []
@@ -59,7 +64,7 @@ def newcomers(seed: int, num_people: int = 8) -> News:
                 documents.append(Document(messages=(user, Message("assistant", rng.choice(THANKS)))))
             else:
                 documents.append(Document(text=text))
-    strangers = tuple(name for name in FIRST_NAMES + NEW_NAMES if name not in cast)
+    strangers = tuple(name for name in FIRST_NAMES + NEW_NAMES if name not in (*cast, *known))
     return News(tuple(facts), tuple(documents), strangers)
 
 

@@ -40,7 +40,7 @@ def people(
     """n people, name -> pronoun."""
     named: dict[str, str] = {}
     while len(named) < n:
-        names, pronoun = rng.choice(((women, "she"), (men, "he")))
+        names, pronoun = rng.choice([side for side in ((women, "she"), (men, "he")) if side[0]])
         named[rng.choice(names)] = pronoun
     return named
 
