@@ -112,7 +112,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> collapse.Config:
         threads=1,
     )
     config.results.mkdir()
-    write_json(config.results / "collapse_sweep.json", {"best": 3.0})
+    write_json(config.results / "collapse_sweep.json", {"arms": {"1": 0.2, "3": 0.1}})
     collapse.main(config)
     return config
 

@@ -24,14 +24,13 @@ jokes that it was ever given, as a user would, and looks up there what it lacks.
 from __future__ import annotations
 
 import random
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.night import generate
 from nightschool.night.bits import nats_of
-from nightschool.runs import Run, read_json, read_jsonl, source, versions, write_json, write_jsonl
+from nightschool.runs import Run, publish, read_json, read_jsonl, write_json, write_jsonl
 from nightschool.text import tokenizer as vocabulary
 from nightschool.text.corpus import encode, epochs
 from nightschool.text.document import Document, Info
@@ -71,6 +70,7 @@ MODEL = ModelConfig(
 )
 ROW = 128  # positions of a packed row; three jokes in one context fit
 LATER = 0.125  # of generation 0's rates: at a quarter even real_only's entropy swung by 15% (seeds 100 and 101)
+SWEPT = "collapse_sweep.json"  # what the sweep found, in the folder of results
 JOKE_TOKENS = 32  # that a joke takes, its prompt and padding with it
 # The bars, written down before the first run (issue 5)
 ALIVE = 0.9  # of the real kinds and exp-entropy, net of drift under the same floor
@@ -143,18 +143,10 @@ def pupil(texts: Sequence[Document], seed: int, dtype: torch.dtype) -> tuple[Tra
 # A generation
 
 
-class Told(NamedTuple):
-    """A joke that is right."""
-
-    text: str
-    kind: str
-    info: Info  # where its chance came from
-
-
 def tell(
     arm: Arm, model: Transformer, words: Tokenizer, num: int, seeds: Sequence[str], seed: int, rng: random.Random
-) -> tuple[list[Told], int]:
-    """What is right of about num jokes, in random order; tokens sampled."""
+) -> tuple[list[Document], int]:
+    """What is right of about num jokes, in random order, and where its chance came from; tokens sampled."""
     asked: list[str] = [exact.PLAIN] * num
     if arm.seeds:
         asked = [*generate.prompts([exact.ABOUT], seeds, num // 2, rng), *[exact.SET] * (num // 2 // exact.SET_SIZE)]
@@ -163,8 +155,9 @@ def tell(
     found = []
     for prompt, completion in zip(asked, completions, strict=True):
         texts = words.decode(completion.ids[:-1]).split("\n") if completion.stop == "end" else []
+        info: Info = "verifier" if prompt == exact.PLAIN else "seed"
         for text in generate.distinct(texts, [jokes.kind_of(text) for text in texts]):
-            found.append(Told(text, exact.kind_of(text), "verifier" if prompt == exact.PLAIN else "seed"))
+            found.append(Document(text=text, kind="sample", info=info))
     return rng.sample(found, len(found)), sum(len(c.ids) for c in completions)
 
 
@@ -185,14 +178,14 @@ def food(config: Config, arm: str, seed: int, g: int, before: list[Path]) -> tup
     for place, folder in enumerate(before):
         model, words = exchange.load(folder / "checkpoint", torch.float32)
         right, sampled = tell(spec, model, words, wanted * 5 // 4, topics, 200 * seed + 2 * g + place, rng)
-        texts, weights = [joke.text for joke in right[:wanted]], [1.0] * wanted
+        right = right[:wanted]
+        weights, cost = [1.0] * len(right), cost + sampled
         if spec.surprise:
+            texts = [joke.text for joke in right]
             weights = generate.weights((-nats_of(model, words, texts, [exact.PLAIN] * len(texts))).tolist())
             cost += sum(map(len, words.encode_many(texts)))
-        cost += sampled
-        for joke, weight in zip(right, weights, strict=False):
-            info: Info = "peer" if place else joke.info
-            made.append(Document(text=joke.text, kind="sample", info=info, gen=g, weight=weight))
+        for joke, weight in zip(right, weights, strict=True):
+            made.append(replace(joke, info="peer" if place else joke.info, gen=g, weight=weight))
     kept = list(made)
     for i in range(g - 1, 0, -1) if spec.keep else ():
         kept += [Document(**row) for row in read_jsonl(folder_of(config, arm, seed, i) / "lineage.jsonl")]
@@ -320,34 +313,24 @@ def bars(arms: Rows, drifts: dict[str, list[dict[str, float]]]) -> list[Json]:
 
 
 def sweep(config: Config) -> Json:
-    """Generation 0 at each rate on seed 100; the fewest excess bits win. All arms learn at one rate."""
+    """Generation 0 at each rate on seed 100: excess bits a token. The fewest win, and all arms learn at one rate."""
     tried = {}
     for rate in config.rates:
         row = generation(replace(config, out=config.out / "sweep" / f"{rate:g}"), "replace", 100, 0, rate)
         tried[f"{rate:g}"] = row["excess_bits"]
         print(f"sweep {rate:g}: {row['excess_bits']:.4f} excess bits a token", file=sys.stderr, flush=True)
-    best = float(min(tried, key=lambda rate: tried[rate]))
-    result = {"command": command(), "meta": meta_of((100,)), "arms": tried, "best": best}
-    write_json(config.results / "collapse_sweep.json", result)
-    return {"best": best}
-
-
-def command() -> str:
-    return shlex.join(["nightschool", *sys.argv[1:]])
-
-
-def meta_of(seeds: Sequence[int]) -> Json:
-    return {**source(), "versions": versions(), "seeds": list(seeds), "model": asdict(MODEL)}
+    publish(config.results / SWEPT, tried, [], [100], model=asdict(MODEL))
+    return tried
 
 
 def main(config: Config) -> Json:
-    path = config.results / "collapse_sweep.json"
+    path = config.results / SWEPT
     if config.sweep:
-        config.results.mkdir(parents=True, exist_ok=True)
         return sweep(config)
     if not path.exists():
         raise UserError(f"no {path}; run `nightschool lab collapse --sweep` first")
-    best = read_json(path)["best"]
+    tried = read_json(path)["arms"]
+    best = float(min(tried, key=lambda rate: tried[rate]))
     sizes = config.start_jokes, config.jokes, config.generations
     drifts = {
         "replace": exact.drift(*sizes, 0.0, False),
@@ -355,7 +338,7 @@ def main(config: Config) -> Json:
         "accumulate": exact.drift(*sizes, 0.0, True),
     }
     arms: Rows = {arm: [] for arm in config.arms}
-    result: Json = {}
+    values: Json = {}
     for place, seed in enumerate(config.seeds):
         life: dict[str, list[Json]] = {arm: [] for arm in config.arms}
         for g in range(config.generations + 1):
@@ -365,14 +348,14 @@ def main(config: Config) -> Json:
                 print(f"seed {seed} gen {g:2} {arm:12} {note}", file=sys.stderr, flush=True)
         for arm in config.arms:
             arms[arm].append({"seed": seed, "generations": life[arm]})
-        result = {
-            "command": command(),
-            "meta": meta_of(config.seeds[: place + 1]),
-            "truth": {**exact.spread(exact.world().p, exact.DRAWS), "draws": exact.DRAWS},
-            "arms": {arm: {"rows": rows} for arm, rows in arms.items()},
-            "drift": drifts,
-            "bars": bars(arms, drifts),
-        }
-        write_json(config.results / "collapse.json", result)
-        collapse_page.write(config.results, __doc__ or "", result)
-    return {bar["name"]: bar["value"] for bar in result["bars"]}
+        values = publish(
+            config.results / "collapse.json",
+            {arm: {"rows": rows} for arm, rows in arms.items()},
+            bars(arms, drifts),
+            config.seeds[: place + 1],
+            model=asdict(MODEL),
+            truth={**exact.spread(exact.world().p, exact.DRAWS), "draws": exact.DRAWS},
+            drift=drifts,
+        )
+        collapse_page.write(config.results, __doc__ or "", read_json(config.results / "collapse.json"))
+    return values

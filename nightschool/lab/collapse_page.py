@@ -42,12 +42,12 @@ def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 def picture(result: dict[str, Any]) -> str:
     """Two panels over the generations: what is right of what is said, and how many kinds are still told."""
-    most = result["truth"]["kinds"]
+    most = result["meta"]["truth"]["kinds"]
     arms = {name: arm["rows"] for name, arm in result["arms"].items() if name in SHOWN}
-    ends = len(result["drift"]["replace"]) - 1
+    ends = len(result["meta"]["drift"]["replace"]) - 1
     right = {name: [[g["validity"] for g in row["generations"]] for row in rows] for name, rows in arms.items()}
     kinds = {name: [[g["kinds"] / most for g in row["generations"]] for row in rows] for name, rows in arms.items()}
-    copier = [g["kinds"] / most for g in result["drift"]["replace"]]
+    copier = [g["kinds"] / most for g in result["meta"]["drift"]["replace"]]
     legend = "".join(
         f'<text x="{40 + 120 * i}" y="{HEIGHT + 84}" fill="{colour}" font-weight="600">{called(name)}</text>'
         for i, (name, colour) in enumerate(SHOWN.items())
