@@ -39,9 +39,9 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds
     "serve": "OpenAI-compatible server with a web page",
     "import": "take in a Qwen3, Qwen2 or Llama model, from a folder or the hub",
     "export": "a checkpoint for other programs: a Hugging Face directory, or GGUF for llama.cpp and Ollama",
-    "lab": "a controlled experiment: lab credit, lab judge, lab collapse",
+    "lab": "a controlled experiment: lab credit, lab judge, lab collapse, lab dream",
 }
-LABS = ("credit", "judge", "collapse")  # nightschool/lab/NAME.py, each with a Config and a main of its own
+LABS = ("credit", "judge", "collapse", "dream")  # nightschool/lab/NAME.py, each with a Config and a main of its own
 
 SHARED = ("pretrain", "sft", "rl", "night")  # the verbs that several ranks can share, started by torchrun
 
