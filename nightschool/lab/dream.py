@@ -37,7 +37,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
 from nightschool.night.dream import dream
-from nightschool.night.sleep import Day, Night, sleep
+from nightschool.night.sleep import DREAM_TOKENS, MOST_DREAMS, Day, Night, sleep
 from nightschool.runs import Run, publish, read_json, write_json
 from nightschool.stages.night import fixed, heard_at_school, sources_of
 from nightschool.tasks.exam import exam
@@ -220,11 +220,12 @@ def learned(config: Config, arm: str, seed: int, rate: float, decay: float, out:
         if share:
             teacher, _ = exchange.load(out.with_name("tuned") / "checkpoint", device.dtype)
             heard = [replace(lesson, messages=lesson.messages[:1]) for lesson in few]
-            dreamt = dream(Engine(teacher, words, slots=128), heard, 1024, seed)
+            num_dreams = min(MOST_DREAMS, 1 + int(tokens * share / DREAM_TOKENS))
+            dreamt = dream(Engine(teacher, words, slots=128), heard, num_dreams, seed)
             sources["dream"] = lambda rng, progress: rng.choice(dreamt)
             shares["dream"] = share
             loss = distil(teacher.requires_grad_(False))
-        dev, best = text(words, "dev", 200), [float("inf")]
+        dev, best = text(words, "dev", config.exam_n), [float("inf")]
 
         def look() -> Json:
             """Keep the best so far."""
