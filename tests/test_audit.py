@@ -400,4 +400,4 @@ def test_audit_by_meaning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "semantic" in capsys.readouterr().err
     found = json.loads((tmp_path / "audit" / "audit.json").read_text())
     assert effective(found, resolution="semantic")["value"] < 8  # five ideas in any order of their words
-    assert effective(found, "reference", "semantic")["value"] > 500  # a pair in a hundred texts at most
+    assert effective(found, "reference", "semantic")["high"] is None  # no pair

@@ -48,7 +48,8 @@ def same_meaning(found: np.ndarray, near: Kinds, reference: np.ndarray) -> Kinds
     apart = real @ real.T
     np.fill_diagonal(apart, -1)
     least = np.quantile(apart.max(axis=1), USUAL)
-    labels = near.copy()
+    _, first, of = np.unique(near, return_index=True, return_inverse=True)
+    labels = first[of]  # as `merged` has them
     for start in range(0, len(centred), 1024):
         i, j = np.nonzero(centred[start : start + 1024] @ centred.T > least)
         labels = merged(labels, start + i, j)
