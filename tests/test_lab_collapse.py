@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nightschool.__main__ import main
-from nightschool.lab import collapse
+from nightschool.lab import collapse, generations
 from nightschool.lab.collapse import bars
 from nightschool.lab.exact import DRAWS, PLAIN, drift, kind_of, measures, real, spread, told, world
 from nightschool.runs import read_json, read_jsonl, write_json, write_jsonl
@@ -97,9 +97,9 @@ def test_bars_tell_right_from_wrong() -> None:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> collapse.Config:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> generations.Config:
     folder = tmp_path_factory.mktemp("lab")
-    config = collapse.Config(
+    config = generations.Config(
         out=folder / "runs",
         results=folder / "results",
         seeds=(0,),
@@ -117,7 +117,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> collapse.Config:
     return config
 
 
-def test_two_generations(lab: collapse.Config) -> None:
+def test_two_generations(lab: generations.Config) -> None:
     result = read_json(lab.results / "collapse.json")
     assert result["arms"].keys() == {"naive", "accumulate", "ours"}
     lives = {name: arm["rows"][0]["generations"] for name, arm in result["arms"].items()}
@@ -132,22 +132,22 @@ def test_two_generations(lab: collapse.Config) -> None:
     assert "nan" not in (lab.results / "collapse.svg").read_text()
 
 
-def test_its_lineage(lab: collapse.Config) -> None:
+def test_its_lineage(lab: generations.Config) -> None:
     folder = lab.out / "seed-0" / "ours"
     made = [Document(**row) for row in read_jsonl(folder / "gen-02" / "lineage.jsonl")]
     assert {(d.kind, d.gen, d.info) for d in made} == {("sample", 2, "seed")}
     assert all(d.text in world().texts for d in made)
-    documents, again, _ = collapse.food(lab, "ours", 0, 2, [folder / "gen-01"])
+    documents, again, _ = generations.food(lab, "ours", 0, 2, [folder / "gen-01"])
     assert [d.text for d in again] == [d.text for d in made]
     assert {d.gen for d in documents} == {0, 1, 2}  # what was made before is still there
-    assert sum(d.gen == 0 for d in documents) <= 0.1 * lab.tokens / collapse.JOKE_TOKENS
+    assert sum(d.gen == 0 for d in documents) <= 0.1 * lab.tokens / generations.JOKE_TOKENS
     shares = Counter(kind_of(d.text) for d in real(0, 0, lab.start_jokes))
     commonest, count = shares.most_common(1)[0]
     dealt = sum(kind_of(d.text) == commonest for d in documents)
-    assert dealt == pytest.approx(lab.tokens / collapse.JOKE_TOKENS * count / lab.start_jokes, abs=1.5)
+    assert dealt == pytest.approx(lab.tokens / generations.JOKE_TOKENS * count / lab.start_jokes, abs=1.5)
 
 
-def test_a_killed_lab_goes_on_and_comes_to_the_same(lab: collapse.Config, tmp_path: Path) -> None:
+def test_a_killed_lab_goes_on_and_comes_to_the_same(lab: generations.Config, tmp_path: Path) -> None:
     gone = lab.out / "seed-0" / "ours" / "gen-02"
     before, kept = read_json(gone / "row.json"), (lab.out / "seed-0" / "ours" / "gen-01" / "meta.json").stat().st_mtime
     gone.rename(tmp_path / "gone")
@@ -156,9 +156,9 @@ def test_a_killed_lab_goes_on_and_comes_to_the_same(lab: collapse.Config, tmp_pa
     assert (lab.out / "seed-0" / "ours" / "gen-01" / "meta.json").stat().st_mtime == kept
 
 
-def test_half_of_the_food_is_a_peers(lab: collapse.Config) -> None:
-    start = collapse.folder_of(lab, "peers", 0, 0)
-    documents, _, cost = collapse.food(lab, "peers", 0, 1, [start, start])
+def test_half_of_the_food_is_a_peers(lab: generations.Config) -> None:
+    start = generations.folder_of(lab, "peers", 0, 0)
+    documents, _, cost = generations.food(lab, "peers", 0, 1, [start, start])
     own, peers = ([d.text for d in documents if d.info == info] for info in ("verifier", "peer"))
     assert len(documents) == len(own) + len(peers)
     assert 0 < len(peers) <= 50
@@ -168,7 +168,7 @@ def test_half_of_the_food_is_a_peers(lab: collapse.Config) -> None:
 
 
 def test_an_audit_sees_what_the_naive_loop_forgot(
-    lab: collapse.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lab: generations.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_jsonl(tmp_path / "real.jsonl", ({"text": PLAIN + d.text} for d in real(9, 0, 400)))
     runs = ("--checkpoint", lab.out / "seed-0/naive/gen-02", "--before", lab.out / "seed-0/start/gen-00")
