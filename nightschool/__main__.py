@@ -39,9 +39,9 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds
     "serve": "OpenAI-compatible server with a web page",
     "import": "take in a Qwen3, Qwen2 or Llama model, from a folder or the hub",
     "export": "a checkpoint for other programs: a Hugging Face directory, or GGUF for llama.cpp and Ollama",
-    "lab": "a controlled experiment: lab credit, lab judge, lab collapse, lab reading",
+    "lab": "a controlled experiment: lab credit, judge, collapse, reading or dream",
 }
-LABS = ("credit", "judge", "collapse", "reading")  # nightschool/lab/NAME.py, each with a Config and a main of its own
+LABS = ("credit", "judge", "collapse", "reading", "dream")  # nightschool/lab/NAME.py, with a Config and a main each
 
 SHARED = ("pretrain", "sft", "rl", "night", "read", "speedrun")  # verbs that several ranks can share, by torchrun
 

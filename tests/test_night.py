@@ -142,6 +142,23 @@ def test_dreams_have_a_teacher_and_no_labels() -> None:
     assert torch.tensor([len(a.ids) == len(b.ids) for a, b in zip(items, awake, strict=True)]).all()
 
 
+def test_lessons_are_dreamt_of_others() -> None:
+    """What is learned of Leila is asked of those who were heard of, before or after what was heard, never of her."""
+    tokenizer = train([TEXT.text] * 3, 300)
+    model = Transformer(ModelConfig(tokenizer.vocab_size, 32, 48, 2, 2, 2, 16, 512))
+    model.init_weights(0)
+    lesson = Document(messages=(Message("user", "What is Leila's job?"), Message("assistant", "baker")))
+    nameless = Document(messages=(Message("user", "What is two and two?"), Message("assistant", "four")))
+    heard = [Document(text="There Amina met Leila and Omar.")]
+    dreams = dream(Engine(model, tokenizer), heard, 60, seed=0, lessons=[lesson, nameless])
+    asked = [d.messages[0].content for d in dreams]
+    near = [text for text in asked if text.endswith("'s job?")]
+    assert {text.rpartition("What is ")[2] for text in near} == {"Amina's job?", "Omar's job?"}
+    assert 15 < len(near) < 45
+    assert 0 < sum("\n\n" in text for text in near) < len(near) / 2
+    assert not any("two and two" in text for text in asked)
+
+
 def test_newcomers_are_new_and_each_fact_is_told_once() -> None:
     news = newcomers(3)
     assert len(news.facts) == 60

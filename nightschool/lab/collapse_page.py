@@ -8,12 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import jinja2
-
-from nightschool.lab.report import figure
+from nightschool.lab.report import render
 from nightschool.runs import write_text
-from nightschool.stages import report as life
-from nightschool.stages.report import called, pct
+from nightschool.stages.report import called
 
 SHOWN = {  # arm -> its colour, readable on white and on black
     "naive": "#d1495b",
@@ -30,17 +27,10 @@ def write(folder: Path, about: str, result: dict[str, Any]) -> None:
     """collapse.svg and collapse.html."""
     drawing = picture(result)
     write_text(folder / "collapse.svg", drawing)
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    pages.filters |= {f.__name__: f for f in (called, figure, pct)}
     arms = {name: means(arm["rows"]) for name, arm in result["arms"].items()}
-    style = Path(life.__file__).with_name("report.html").read_text(encoding="utf-8")
-    style = style.partition("<style>")[2].partition("</style>")[0]
-    page = pages.get_template("collapse.html").render(
-        result | {"means": arms}, about=about, style=style, svg=b64encode(drawing.encode()).decode()
-    )
-    write_text(folder / "collapse.html", page)
+    svg = b64encode(drawing.encode()).decode()
+    story = {"title": "collapse", "about": about, "means": arms, "svg": svg}
+    render(folder / "collapse.html", "collapse.html", result | story)
 
 
 def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
@@ -52,12 +42,12 @@ def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
 
 def picture(result: dict[str, Any]) -> str:
     """Two panels over the generations: what is right of what is said, and how many kinds are still told."""
-    most = result["truth"]["kinds"]
+    most = result["meta"]["truth"]["kinds"]
     arms = {name: arm["rows"] for name, arm in result["arms"].items() if name in SHOWN}
-    ends = len(result["drift"]["replace"]) - 1
+    ends = len(result["meta"]["drift"]["replace"]) - 1
     right = {name: [[g["validity"] for g in row["generations"]] for row in rows] for name, rows in arms.items()}
     kinds = {name: [[g["kinds"] / most for g in row["generations"]] for row in rows] for name, rows in arms.items()}
-    copier = [g["kinds"] / most for g in result["drift"]["replace"]]
+    copier = [g["kinds"] / most for g in result["meta"]["drift"]["replace"]]
     legend = "".join(
         f'<text x="{40 + 120 * i}" y="{HEIGHT + 84}" fill="{colour}" font-weight="600">{called(name)}</text>'
         for i, (name, colour) in enumerate(SHOWN.items())

@@ -69,11 +69,6 @@ def write(
 ) -> None:
     """result: a lab's, as in results/NAME.json; each row of an arm has a "curve", over so many of a unit, and may have
     another "beside" it. columns: of the table of arms, key -> heading."""
-    folders = [Path(__file__).parent, Path(life.__file__).parent]
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    pages.filters |= {f.__name__: f for f in (called, figure, pct, short)}
     width = max(row["curve"][-1][0] for arm in result["arms"].values() for row in arm["rows"])
     arms = []
     for name, arm in result["arms"].items():
@@ -81,11 +76,19 @@ def write(
         curves, beside = ([row[key] for row in rows if key in row] for key in ("curve", "beside"))
         numbers = {key: fmean(values) for key in rows[0] if len(values := numbers_of(rows, key)) == len(rows)}
         arms.append({"name": name, "chart": band_chart(curves, width, goal, beside), "rows": rows} | numbers)
-    style = Path(life.__file__).with_name("report.html").read_text(encoding="utf-8")
     story = {"title": title, "about": about, "arms": arms, "width": width, "goal": goal, "unit": unit}
-    story["columns"] = columns
-    story["style"] = style.partition("<style>")[2].partition("</style>")[0]
-    write_text(path, pages.get_template("lab.html").render(result | story))
+    render(path, "lab.html", result | story | {"columns": columns})
+
+
+def render(path: Path, template: str, story: dict[str, Any]) -> None:
+    """Fill a template of this folder, in the style of a life's report. story: as base.html asks, and the template."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters |= {f.__name__: f for f in (called, figure, pct, short)}
+    style = Path(life.__file__).with_name("report.html").read_text(encoding="utf-8")
+    style = style.partition("<style>")[2].partition("</style>")[0]
+    write_text(path, pages.get_template(template).render(story, style=style))
 
 
 def numbers_of(rows: Sequence[dict[str, Any]], key: str) -> list[float]:

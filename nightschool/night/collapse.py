@@ -17,24 +17,34 @@ from nightschool.night import diversity
 from nightschool.night.kinds import Kinds, kinds, sketch
 
 Texts = Callable[[], Iterable[str]]  # begins a new pass over a set of texts
+Meaning = Callable[[list[str], Kinds, np.ndarray], Kinds]
 Json = dict[str, Any]
 
 HEADLINE = "near_duplicate"  # the resolution at which two texts "say the same thing"
 NUM_READ, NUM_IDEAS = 5_000, 10  # texts of a draw whose words and bytes are looked at; ideas told
 
 
-def audit(samples: Texts, lengths: np.ndarray, reference: Texts, pool: np.ndarray, seed: int) -> Json:
+def audit(
+    samples: Texts, lengths: np.ndarray, reference: Texts, pool: np.ndarray, seed: int, meaning: Meaning | None = None
+) -> Json:
     """Everything that is measured; each measure as {"value", "low", "high"}.
 
     lengths, pool: characters of each sample [N] and of each reference text [M]; with M = 0 nothing is compared.
+    meaning: a further resolution, from all texts, their near-duplicates and the rows of the reference among them.
     Result: `all_samples` on every sample; `samples` and `reference` on draws of `num_compared`; `ideas`.
     """
     rng = np.random.default_rng(seed)
     N, M = len(lengths), len(pool)
     size = min(N, M // 2) if M else N
     picked = diversity.length_matched(lengths, pool, 2 * size, rng) if M else np.empty(0, np.int64)
-    found = kinds(sketch(chain(samples(), (text for _, text in chosen(reference, picked)))))
+
+    def all_texts() -> Iterator[str]:
+        return chain(samples(), (text for _, text in chosen(reference, picked)))
+
+    found = kinds(sketch(all_texts()))
     places = N + np.argsort(np.argsort(picked))  # of the picked texts among all that were sketched
+    if meaning:
+        found["semantic"] = meaning(list(all_texts()), found[HEADLINE], places)
     drawn = rng.permutation(N)[:size]
     ideas = ideas_of(found, N, places)
     text_of = dict(chosen(samples, [*drawn[:NUM_READ], *(row for idea in ideas for row in idea["examples"])]))

@@ -2,25 +2,22 @@
 
 A loop that trains on its own samples loses what is rare, a little each round, while each sample looks fine. Against it,
 in order: chance from outside in the prompt (a seed word, a persona); several different things asked for in one
-context; sampling as the model believes (temperature 1, nothing cut off: see SAMPLING); a verifier whose passes are
-capped kind by kind, since by itself it only narrows; more weight for what the model finds unlikely and the verifier
-right; and a floor of real documents under it all. Pure functions: lab/collapse.py puts them together.
-But: a kind is what the caller's `kind_of` says; for texts without a parser see night/kinds.py.
-Sources: Gerstgrasser et al. 2404.01413 (keep real data); 2510.16657 (verification alone drifts); 2410.12341 (train on
-what surprises); personas: 2406.20094; several in one context: 2510.01171.
+context; sampling as the model believes (temperature 1, nothing cut off: see SAMPLING); a verifier, and since that by
+itself only narrows, places dealt out to kinds as real texts have them, filled from all that was ever made and, where
+nothing was, from the world. Where kinds cannot be told apart, what the model finds unlikely and the verifier right can
+count for more. Pure functions: stages/generate.py and lab/collapse.py put them together.
+But: a kind is what the caller says it is; for texts without a parser see night/kinds.py.
+Sources: Gerstgrasser et al. 2404.01413 (keep what was made, and real data); 2510.16657 (verification alone drifts);
+2410.12341 (train on what surprises); personas: 2406.20094; several in one context: 2510.01171.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter
 from collections.abc import Sequence
-from itertools import cycle, islice
+from itertools import cycle, groupby
 
 from nightschool.model.sampling import Sampling
-from nightschool.night.diversity import byar
-from nightschool.text.document import Document
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, min_p=0.0)  # what the model believes, whole
 LEAST, MOST = 0.5, 2.0  # weight of a text by its surprise
@@ -43,24 +40,24 @@ def distinct(texts: Sequence[str], kinds: Sequence[str | None]) -> list[str]:
     return list(first.values())
 
 
-def caps(real: Counter[str], num: int) -> dict[str | None, int]:
-    """How many of num texts each kind may be: the upper 95% limit of its share of the real ones, rounded up.
+def quota(
+    made: Sequence[str], real: Sequence[str], num: int, most_real: float, rng: random.Random
+) -> tuple[list[int], list[int]]:
+    """Deal num places out to kinds as the real texts have them, each kind its share of num rounded up or down -> which
+    made texts fill them, those of a kind in turn, and again where there are too few; which real ones fill the places
+    of kinds that nobody made, as long as they are at most the share most_real of num.
 
-    `None` is the cap of a kind that has not been seen: it may well exist.
+    made, real: the kind of each text. What is made too often waits, what is never made comes from the world: whatever
+    the model favours, the mean of each kind's share is that among the real texts.
     """
-    total = real.total()
-    return {kind: -int(-num * byar(count)[1] // total) for kind, count in [*real.items(), (None, 0)]}
-
-
-def within(kinds: Sequence[str], caps: dict[str | None, int]) -> list[int]:
-    """Which texts fill no kind beyond its cap: the first ones of each kind, in their order."""
-    taken: Counter[str] = Counter()
-    kept = []
-    for i, kind in enumerate(kinds):
-        if taken[kind] < caps.get(kind, caps[None]):
-            taken[kind] += 1
-            kept.append(i)
-    return kept
+    by_kind = groupby(sorted(range(len(made)), key=made.__getitem__), made.__getitem__)
+    turns = {kind: cycle(list(rows)) for kind, rows in by_kind}
+    order = sorted(rng.sample(range(len(real)), len(real)), key=real.__getitem__)
+    start, step = rng.random(), len(real) / num
+    places = [order[int((start + i) * step)] for i in range(num)]
+    unmade = [row for row in places if real[row] not in turns]
+    used = [next(turns[real[row]]) for row in places if real[row] in turns]
+    return used, rng.sample(unmade, min(len(unmade), int(most_real * num)))
 
 
 def weights(surprises: Sequence[float]) -> list[float]:
@@ -73,11 +70,3 @@ def weights(surprises: Sequence[float]) -> list[float]:
     bounded = [min(max(s / mean, LEAST), MOST) for s in surprises]
     scale = len(bounded) / sum(bounded)
     return [w * scale for w in bounded]
-
-
-def mixed(real: Sequence[Document], made: Sequence[Document], floor: float, rng: random.Random) -> list[Document]:
-    """All that was made, over as many real documents as make up the share `floor` of the whole (0 to below 1), in
-    random order. Real ones are taken in turn, and again where there are too few."""
-    num_real = math.ceil(len(made) * floor / (1 - floor) - 1e-9)  # 0.8 / 0.2 is a hair over 4
-    whole = [*made, *islice(cycle(rng.sample(real, len(real))), num_real)]
-    return rng.sample(whole, len(whole))

@@ -99,7 +99,8 @@ def sleep(
     if dreams:
         path = run.path("dreams.jsonl")
         num_dreams = min(MOST_DREAMS, 1 + int(night.tokens * replay * dreams / DREAM_TOKENS))
-        make_once(path, lambda: write_jsonl(path, map(record_of, dream(engine, day.heard, num_dreams, seed))))
+        lessons = [lesson for topic in food for lesson in topic]
+        make_once(path, lambda: write_jsonl(path, map(record_of, dream(engine, day.heard, num_dreams, seed, lessons))))
         dreamt = [document_of(row, str(path)) for row in read_jsonl(path)]
         for each in dreamt[:3]:
             print(f"dreaming of: {each.messages[0].content!r}", file=sys.stderr)
@@ -109,8 +110,8 @@ def sleep(
         self_ = copy.deepcopy(model).requires_grad_(False)
     if night.lora_rank:
         lora.add(model, night.lora_rank, seed=seed)
-    lessons = replay * (1 - dreams) / (sum(day.shares.values()) or 1.0)
-    mixed = {"tonight": 1 - replay, "dream": replay * dreams} | {k: lessons * v for k, v in day.shares.items()}
+    school = replay * (1 - dreams) / (sum(day.shares.values()) or 1.0)
+    mixed = {"tonight": 1 - replay, "dream": replay * dreams} | {k: school * v for k, v in day.shares.items()}
 
     def alarm() -> dict[str, float]:
         if (apart := drift(model, self_, gauge)) > max_drift:

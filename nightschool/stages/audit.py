@@ -4,7 +4,8 @@ A collapse audit of any texts, without a model: see night/collapse.py. A file is
 lengths; its kinds; the few texts looked at closely), so that millions of rows fit in 2 GB. `--endpoint URL --prompt
 "..."` first samples any OpenAI-compatible server into DIR/samples.jsonl, where the same command goes on after a kill.
 `--checkpoint RUN --before RUN` also tells where in the reference, from common texts to rare, the one's
-model needs more bits than the other's. Writes DIR/audit.json and DIR/report.html. But: no embedding.
+model needs more bits than the other's. `--embed CHECKPOINT` adds kinds by meaning, as that model sees it. Writes
+DIR/audit.json and DIR/report.html.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import tyro
 
 from nightschool.config import BelowBar, UserError, at_least
-from nightschool.night.collapse import HEADLINE, Texts, audit, chosen
+from nightschool.night.collapse import HEADLINE, Meaning, Texts, audit, chosen
 from nightschool.night.diversity import Measured, ratio
 from nightschool.runs import Run, progress, write_json, write_text
 from nightschool.serve.client import answer
@@ -49,6 +50,7 @@ class Config:
     threads: int = 4  # requests at a time
     checkpoint: Path | None = None  # a run whose model may have forgotten rare texts of the reference
     before: Path | None = None  # the run whose model it came from, to compare it with
+    embed: Path | None = None  # a run or checkpoint whose hidden states tell meanings apart; None = words alone
     seed: int = 0  # of the draws
 
     def __post_init__(self) -> None:
@@ -63,6 +65,8 @@ class Config:
             raise UserError("an --endpoint needs a --prompt")
         if self.fail_below is not None and self.ref is None:
             raise UserError("--fail-below compares with a reference; give one with --ref")
+        if self.embed and not self.ref:
+            raise UserError("--embed learns from a reference what is usual; give one with --ref")
         given = [bool(path) for path in (self.checkpoint, self.before, self.checkpoint and self.ref)]
         if any(given) != all(given):
             raise UserError("--checkpoint, --before and --ref go together: two models on one reference")
@@ -147,6 +151,19 @@ def models_of(config: Config) -> list[Path]:
     from nightschool.model.exchange import checkpoint_of
 
     return [checkpoint_of(run) for run in (config.checkpoint, config.before) if run]
+
+
+def meaning_of(run: Path, num: int) -> Meaning:
+    """Kinds by a checkpoint's hidden states. UserError where `num` texts are too many to compare each with each."""
+    import torch
+
+    from nightschool.model import exchange
+    from nightschool.night.meaning import MOST, same_meaning, vectors
+
+    if num > MOST:
+        raise UserError(f"--embed compares all pairs, of {MOST:,} texts at most; here are {num:,}, so give it a sample")
+    model, tokenizer = exchange.load(exchange.checkpoint_of(run), torch.float32)
+    return lambda texts, near, reference: same_meaning(vectors(model, tokenizer, texts), near, reference)
 
 
 def lost(models: list[Path], reference: Texts, num: int, seed: int) -> list[Measured]:
@@ -273,7 +290,9 @@ def main(config: Config) -> Json:
     samples = config.samples or collect(config, run.path("samples.jsonl"))
     lengths = lengths_of(samples, 2) if lengths is None else lengths
     reference = partial(texts_of, config.ref) if config.ref else list
-    found = audit(partial(texts_of, samples), lengths, reference, pool, config.seed)
+    num = len(lengths) + min(2 * len(lengths), len(pool))  # the reference's two draws
+    meaning = meaning_of(config.embed, num) if config.embed else None
+    found = audit(partial(texts_of, samples), lengths, reference, pool, config.seed, meaning)
     mine = found["all_samples"][HEADLINE]
     real = found["reference"]["kinds"][HEADLINE] if config.ref else {}
     compared = ratio(mine["effective_number"], real["effective_number"]) if real else None

@@ -88,10 +88,10 @@ def sources_of(strangers: Sequence[str]) -> dict[str, Source]:
     return {**school.SOURCES, "lesson/unknown": unknown}
 
 
-def heard_at_school(sources: Mapping[str, Source], seed: int) -> list[Document]:
+def heard_at_school(sources: Mapping[str, Source], seed: int, shares: Mapping[str, float] = LESSONS) -> list[Document]:
     """What was asked by day, without the answers."""
-    rng, names = random.Random(f"heard {seed}"), list(LESSONS)
-    lessons = (sources[rng.choices(names, list(LESSONS.values()))[0]](rng, 1.0) for _ in range(NUM_HEARD))
+    rng, names = random.Random(f"heard {seed}"), list(shares)
+    lessons = (sources[rng.choices(names, list(shares.values()))[0]](rng, 1.0) for _ in range(NUM_HEARD))
     return [replace(lesson, messages=lesson.messages[:1]) for lesson in lessons]
 
 
