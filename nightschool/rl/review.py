@@ -56,11 +56,11 @@ def work_of(attempt: Attempt, aware: bool = False) -> Work:
     return Work(problem.prompt, tuple(lines_of(attempt.transcript)), problem.solution if aware else "")
 
 
-def conversation(work: Work, said: Sequence[bool]) -> tuple[Message, ...]:
+def conversation(prompt: str, lines: Sequence[str], said: Sequence[bool], reference: str = "") -> tuple[Message, ...]:
     """As many of the lines, and then the end, as there are marks to say."""
-    solution = f"\n\nSolution:\n{work.reference}" if work.reference else ""
-    first, *rest = [*work.lines, END][: len(said)]
-    lines = [f"{work.prompt}{solution}\n\nReview:\n{first}", *rest]
+    solution = f"\n\nSolution:\n{reference}" if reference else ""
+    first, *rest = [*lines, END][: len(said)]
+    lines = [f"{prompt}{solution}\n\nReview:\n{first}", *rest]
     words = [RIGHT if right else WRONG for right in said]
     return tuple(
         turn
@@ -74,7 +74,10 @@ def to_items(tokenizer: Tokenizer, works: Sequence[Work], marks: Sequence[Marks]
 
     Of each work as many lines as it has marks; all but the last were right.
     """
-    shown = [(conversation(work, [True] * len(p)), ()) for work, p in zip(works, marks, strict=True)]
+    shown = [
+        (conversation(work.prompt, work.lines, [True] * len(p), work.reference), ())
+        for work, p in zip(works, marks, strict=True)
+    ]
     items = []
     for (ids, mask), p in zip(chat.render_many(tokenizer, shown), marks, strict=True):
         places = [at + 1 for at, (before, now) in enumerate(pairwise(mask)) if now and not before]
@@ -109,9 +112,9 @@ def imitation(tokenizer: Tokenizer) -> LossFn:
 
 
 @torch.no_grad()
-def read(model: Transformer, tokenizer: Tokenizer, works: Sequence[Work]) -> list[Marks]:
-    """The model's marks."""
-    pair, found = list(first_ids(tokenizer)), list[Marks]()
+def read(model: Transformer, tokenizer: Tokenizer, works: Sequence[Work]) -> tuple[list[Marks], int]:
+    """The model's marks, and positions computed."""
+    pair, found, num_positions = list(first_ids(tokenizer)), list[Marks](), 0
     most = model.config.max_position_embeddings
     for i in range(0, len(works), 64):
         some = works[i : i + 64]
@@ -128,7 +131,8 @@ def read(model: Transformer, tokenizer: Tokenizer, works: Sequence[Work]) -> lis
         for work, row in zip(some, batch.weights, strict=True):
             seen = [next(p) for _ in range(int(row.sum()))]
             found.append(seen + [0.0] * (len(work.lines) + 1 - len(seen)))
-    return found
+        num_positions += batch.ids.numel()
+    return found, num_positions
 
 
 def first_wrong(marks: Marks) -> list[float]:

@@ -1,6 +1,7 @@
 """`nightschool night`: what the day told becomes the model's own, and nothing else is lost; or the night is undone.
 
-    read: write questions about the news, check them -> sleep: train on what was kept, beside replay; the gate
+    review the day's attempts (--review) -> read: write questions about the news, check them -> sleep: train on what was
+    kept, beside replay; the gate
 
 With --control the same tokens go into re-reading the raw text instead. `nightschool read` is this with any documents.
 """
@@ -19,11 +20,13 @@ from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
+from nightschool.night.homework import Homework, review
 from nightschool.night.memory import Passage, told
 from nightschool.night.read import Reflection, by_engine, by_topic, reflect
 from nightschool.night.sleep import Day, Night, sleep
 from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_jsonl
 from nightschool.tasks.exam import exam
+from nightschool.tasks.named import PRACTICE, task_named
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
 from nightschool.text.corpus import Source
@@ -35,6 +38,7 @@ from nightschool.world.problem import Problem
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
 NUM_HEARD = 512  # of the day's questions, to dream of
 LESSONS = {**school.study(1.0), "lesson/unknown": 0.1}  # shares of what is repeated
+REVIEW = 0.2  # beside these, where the day was reviewed
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Config:
     replay: float = 0.8  # share of these that is school again
     dreams: float = 0.0  # share of the replay that is dreamt instead of repeated
     lr_scale: float = 0.2  # of pretraining's learning rates
+    review: int = 0  # attempts at the day's problems to review before sleep; 0 = none
+    reviewer: Path | None = None  # who marks them: a run of `nightschool review`
     n_gate: int = 100  # dev problems per skill for the gate
     max_drift: float = 0.0  # nats a token from the evening self at which the night ends; 0 = the exam alone decides
     control: bool = False  # re-read the raw text for the same tokens instead
@@ -56,6 +62,9 @@ class Config:
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
+        if self.review and not self.reviewer:
+            raise UserError("review needs a reviewer; name a run of `nightschool review`")
+        at_least(self, 0, "review")
         at_least(self, 1, "per_document", "tokens", "n_gate")
         at_least(self, 0, "replay", "dreams", "lr_scale", "max_drift", "threads", "save_seconds")
         if self.replay > 1 or self.dreams > 1:
@@ -105,8 +114,33 @@ def precision(reflections: list[Reflection], news: News) -> float | None:
     return sum(kept) / len(kept) if kept else None
 
 
+def reviewed_day(run: Run, config: Config, engine: Engine, reviewer: Path) -> list[Homework]:
+    path = run.path("homework.jsonl")
+
+    def write() -> None:
+        model, _ = exchange.load(reviewer, engine.decoder.dtype)
+        done = review(engine, model, task_named(PRACTICE), config.review, config.seed)
+        write_jsonl(path, map(asdict, done))
+
+    make_once(path, write)
+    return [Homework(**row) for row in read_jsonl(path)]
+
+
+def told_of(homework: Sequence[Homework]) -> dict[str, Any]:
+    """What the report says of it. found: of the wrong attempts, how many the review placed where the verifier does."""
+    wrong = [h for h in homework if h.truth <= len(h.lines)]
+    return {
+        "attempts": len(homework),
+        "marked_right": sum(h.place == h.truth for h in homework),
+        "wrong": len(wrong),
+        "found": sum(h.place == h.truth for h in wrong),
+        "mended": sum(bool(h.mended) for h in wrong),
+    }
+
+
 def main(config: Config) -> dict[str, Any]:
     start = exchange.checkpoint_of(config.start)
+    reviewer = exchange.checkpoint_of(config.reviewer) if config.review and config.reviewer else None
     run = Run.open(config.out, "night", config)
     if run.done:
         return headline(run)
@@ -127,13 +161,19 @@ def main(config: Config) -> dict[str, Any]:
     reflections = [Reflection(**row) for row in read_jsonl(written)]
     lineage = run.path("reflections.jsonl")
     ranks.first(lambda: write_jsonl(lineage, (record_of(r.lesson) for r in reflections if r.kept)))
-    lessons = sources_of(news.strangers)
+    lessons, shares, reviewed = sources_of(news.strangers), LESSONS, dict[str, Any]()
+    if reviewer:
+        homework = reviewed_day(run, config, engine, reviewer)
+        taught = [lesson for one in homework for lesson in one.lessons]
+        lessons |= {"review": lambda rng, progress: rng.choice(taught)}
+        shares = LESSONS | ({"review": REVIEW} if taught else {})
+        reviewed = {"review": told_of(homework)}
     facts = sleep(
         run,
         start,
         model,
         engine,
-        Day(lessons, LESSONS, heard=[*heard_at_school(lessons, config.seed), *news.documents]),
+        Day(lessons, shares, heard=[*heard_at_school(lessons, config.seed), *news.documents]),
         Night(
             config.tokens,
             config.replay,
@@ -150,6 +190,7 @@ def main(config: Config) -> dict[str, Any]:
         control=config.control,
         documents=len(news.documents),
         precision=precision(reflections, news),
+        **reviewed,
     )
     run.finish(device=device.name, threads=device.threads, **facts)
     return headline(run)

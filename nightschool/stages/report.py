@@ -95,18 +95,51 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: ((*SKILLS, name).index(name), name))
 
 
+METHODS = {"outcome": "Outcome reward", "credit": "First-error credit", "review": "Its own review"}
+COUNTS = 0.05  # least credit that is called a fault where it goes to the wrong side
+
+
 def telling(rollouts: Sequence[Json]) -> list[Json]:
-    """The rollouts that show how the credits differ: the longest right start that ends wrong, a right answer
-    over a wrong step, one right throughout; each with the places of its wrong steps."""
+    """The rollouts that show how the methods differ: a right answer over a wrong step that the others at the same
+    problem avoid, the longest right start that ends wrong, one right throughout. Chosen by the verifier alone: of what
+    the review said of them nothing is asked."""
     rows = []
     for r in rollouts:
         wrong = [place for place, step in enumerate(r["steps"]) if not step["ok"]]
-        most = max((abs(step["credit"]) for step in r["steps"]), default=0) or 1
-        rows.append(r | {"wrong": wrong, "most": most, "right": r["outcome"] >= 1})
-    spoiled = max((r for r in rows if not r["right"] and r["wrong"]), key=lambda r: r["wrong"][0], default=None)
-    lucky = next((r for r in rows if r["right"] and r["wrong"]), None)
-    clean = next((r for r in rows if r["right"] and not r["wrong"]), None)
-    return [r for r in (spoiled, lucky, clean) if r]
+        rows.append(r | {"wrong": wrong, "right": r["outcome"] >= 1, "methods": methods_of(r)})
+    told = [r for r in rows if r["outcome_credit"]]  # elsewhere all attempts at the problem ended alike
+    lucky = min((r for r in told if r["right"] and r["wrong"]), key=first_credit, default=None)
+    spoiled = [r for r in told if not r["right"] and r["wrong"]]
+    latest = max(spoiled, key=lambda r: (r["wrong"][0], -first_credit(r)), default=None)
+    clean = next((r for r in told if r["right"] and not r["wrong"]), None)
+    return [r for r in (lucky, latest, clean) if r]
+
+
+def first_credit(r: Json) -> float:
+    """What step credit gave to the first wrong step."""
+    return r["steps"][r["wrong"][0]]["credit"]
+
+
+def methods_of(r: Json) -> list[Json]:
+    """What each method gave to each step, and where it praised what was wrong or blamed what was right."""
+    found = []
+    for key, name in METHODS.items():
+        steps = [step | {"outcome": r["outcome_credit"]} for step in r["steps"]]
+        if not all(key in step for step in steps):
+            continue
+        most = max((abs(step[key]) for step in steps), default=0) or 1
+        cells = [
+            {
+                "credit": step[key],
+                "side": "up" if step[key] > 0 else "down" if step[key] < 0 else "",
+                "size": round(100 * abs(step[key]) / most),
+                "fault": abs(step[key]) >= COUNTS and (step[key] > 0) != step["ok"],
+            }
+            for step in steps
+        ]
+        praised, blamed = (sum(c["fault"] for c in cells if c["side"] == side) for side in ("up", "down"))
+        found.append({"key": key, "name": name, "cells": cells, "praised": praised, "blamed": blamed})
+    return found
 
 
 # Words

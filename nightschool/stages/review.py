@@ -11,7 +11,7 @@ attempts that practice kept for the report are marked too. But: one process; the
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl import review
+from nightschool.rl.credit import by_marks
 from nightschool.rl.review import Marks, Work
 from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_json, write_jsonl
 from nightschool.tasks.attempt import Attempt, attempt
@@ -33,6 +34,7 @@ from nightschool.tasks.named import PRACTICE, task_named
 from nightschool.tasks.task import Task, lines_of
 from nightschool.tasks.world import draw
 from nightschool.text.packing import Batch, Item, batches
+from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.loop import train
 from nightschool.train.optim import Optimizer
 from nightschool.train.plan import flops_per_token, going_on
@@ -152,12 +154,22 @@ class Lessons:
         if self.config.teacher == "verifier":
             found = [([1.0] * row["truth"] + [0.0])[: len(row["lines"]) + 1] for row in rows]
         else:
-            found = review.read(self.model, self.engine.tokenizer, [work_in(row, aware=True) for row in rows])
+            found, _ = review.read(self.model, self.engine.tokenizer, [work_in(row, aware=True) for row in rows])
         places = [review.guess(p) for p in found]
         return [
             row | {"marks": p[: place + 1], "kept": place == row["truth"]}
             for row, p, place in zip(rows, found, places, strict=True)
         ]
+
+
+def with_credit(rows: Sequence[dict[str, Any]], model: Transformer, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """The attempts that practice kept for the report, and what credit by review would give their lines."""
+    works = [Work(row["prompt"], tuple(step["text"] for step in row["steps"])) for row in rows]
+    for row, marks in zip(rows, review.read(model, tokenizer, works)[0], strict=True):
+        credit = by_marks(row["outcome_credit"], marks)
+        for step, p, earned in zip(row["steps"], marks, credit, strict=False):
+            step |= {"mark": p, "review": earned}
+    return list(rows)
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -186,7 +198,7 @@ def learn(run: Run, config: Config, start: Path, task: Task) -> None:
     make_once(run.path("attempts.jsonl"), write_attempts)
     fresh = half_right(engine, task, "dev", config.eval_n, sampling, config.seed)
     works = [review.work_of(a) for a in fresh]
-    before = review.measured(fresh, review.read(model, tokenizer, works))
+    before = review.measured(fresh, review.read(model, tokenizer, works)[0])
     plan, _ = going_on(model.config)
     end = train(
         run,
@@ -200,7 +212,9 @@ def learn(run: Run, config: Config, start: Path, task: Task) -> None:
         label="review",
     )
     exchange.save(run.path("checkpoint"), model, tokenizer, CARD)
-    after = review.measured(fresh, review.read(model, tokenizer, works))
+    after = review.measured(fresh, review.read(model, tokenizer, works)[0])
+    if (shown := config.start / "rollouts.jsonl").exists():
+        write_jsonl(run.path("rollouts.jsonl"), with_credit(read_jsonl(shown), model, tokenizer))
     marked = read_jsonl(run.path("marked.jsonl"))
     hits = round(after["first_error"] * len(fresh))
     scores = {
