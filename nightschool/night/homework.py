@@ -16,7 +16,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl.potential import starts_of_lines
-from nightschool.rl.review import conversation, guess, read, truth, work_of
+from nightschool.rl.review import Work, conversation, guess, read, truth, work_of
 from nightschool.tasks.attempt import attempt, resume
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import draw
@@ -32,6 +32,7 @@ class Homework:
 
     prompt: str
     lines: tuple[str, ...]
+    sure: tuple[int, ...]
     place: int  # by the review
     truth: int  # by the verifier
     mended: str = ""  # the attempt with its rest written anew, verified; "" = none
@@ -43,7 +44,7 @@ class Homework:
             found.append((Message("user", self.prompt), Message("assistant", self.mended)))
         if self.place == self.truth:
             marks = [True] * self.truth + [False]
-            found.append(conversation(self.prompt, self.lines, marks[: len(self.lines) + 1]))
+            found.append(conversation(Work(self.prompt, self.lines, self.sure), marks[: len(self.sure)]))
         return [Document(messages=turns, kind="reflection", info="verifier", gen=1) for turns in found]
 
 
@@ -51,10 +52,10 @@ def review(engine: Engine, reviewer: Transformer, task: Task, n: int, seed: int)
     """n attempts at train problems, reviewed; what the review finds wrong is tried again from there."""
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS, seed=1_000_000 * seed)
     attempts = attempt(engine, task, draw(task, "train", n, seed), sampling)
-    works = [work_of(a) for a in attempts]
+    works = [work_of(engine.tokenizer, a) for a in attempts]
     places = [guess(marks) for marks in read(reviewer, engine.tokenizer, works)[0]]
     found = [
-        Homework(work.prompt, work.lines, place, truth(a))
+        Homework(work.prompt, work.lines, work.sure, place, truth(a))
         for work, a, place in zip(works, attempts, places, strict=True)
     ]
     wrong = [i for i, (place, work) in enumerate(zip(places, works, strict=True)) if place <= len(work.lines)]

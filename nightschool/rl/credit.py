@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
 
-from nightschool.rl.review import Marks, first_wrong
 from nightschool.tasks.attempt import Attempt
 from nightschool.text import chat
 from nightschool.text.tokenizer import CALL_START, Tokenizer
 
 Assigner = Callable[[Sequence[Attempt]], list[list[float]]]  # a group -> [attempt][line], the last entry is the stop
 
+Marks = list[float]  # by a review (rl/review.py), of lines and the stop: the probability of right where all before was
 SOME = 1e-6  # of a line's share in credit by review: a sum of shares is never 0
 
 
@@ -84,6 +84,15 @@ def potential(group: Sequence[Attempt], values: Sequence[Sequence[float]], lam: 
 def reviewed(group: Sequence[Attempt], marks: Sequence[Marks]) -> list[list[float]]:
     """The outcome fixes the sign, a review's marks of each attempt fix the size."""
     return [by_marks(line[0], p) for line, p in zip(outcome(group), marks, strict=True)]
+
+
+def first_wrong(marks: Marks) -> list[float]:
+    """The probability of each line, and the stop, to be the first wrong one; the last entry: that all is right."""
+    alive, found = 1.0, []
+    for p in marks:
+        found.append(alive * (1 - p))
+        alive *= p
+    return [*found, alive]
 
 
 def by_marks(advantage: float, marks: Marks) -> list[float]:

@@ -204,7 +204,7 @@ class Practice:
         if self.assign:
             return [self.assign(group) for group in groups], 0
         if self.reviewer:
-            works = [work_of(a) for group in groups for a in group]
+            works = [work_of(self.engine.tokenizer, a) for group in groups for a in group]
             marks, extra = read(self.reviewer, self.engine.tokenizer, works)
             found = iter(marks)
             return [reviewed(group, [next(found) for _ in group]) for group in groups], extra
