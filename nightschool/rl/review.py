@@ -127,7 +127,7 @@ def read(model: Transformer, tokenizer: Tokenizer, works: Sequence[Work]) -> tup
         some = works[i : i + ROWS]
         batch = one_a_row(model, tokenizer, to_items(tokenizer, some, [[1.0] * len(work.sure) for work in some]))
         hidden = model.hidden(batch.ids)[batch.weights > 0]
-        logits = (hidden @ model.lm_head.weight[yes_no].to(hidden.dtype).t()).float()
+        logits = hidden.float() @ model.lm_head.weight[yes_no].float().t()
         p = iter(logits.softmax(-1)[:, 0].tolist())
         for work, row in zip(some, batch.weights, strict=True):
             seen = [next(p) for _ in range(int(row.sum()))]
@@ -197,8 +197,11 @@ def measured(true: Sequence[int], found: Sequence[Marks]) -> dict[str, float]:
 
 def calibration_error(pairs: Sequence[tuple[float, float]], num_bins: int = 15) -> float:
     """(said, came true) -> the mean distance between what was said and what came true, over bins of equal mass; the
-    plain estimate, which is too high by what chance adds."""
-    ordered, n = sorted(pairs), len(pairs)
+    plain estimate, which is too high by what chance adds. Where the same was said, the mean came true."""
+    came, n = dict[float, list[float]](), len(pairs)
+    for said, true in pairs:
+        came.setdefault(said, []).append(true)
+    ordered = [(said, fmean(came[said])) for said in sorted(came) for _ in came[said]]
     edges = [n * i // num_bins for i in range(num_bins + 1)]
     bins = [ordered[a:b] for a, b in pairwise(edges) if a < b]
     return sum(abs(sum(said - true for said, true in some)) for some in bins) / n
