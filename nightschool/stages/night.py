@@ -164,7 +164,7 @@ def main(config: Config) -> dict[str, Any]:
     lessons, shares, reviewed = sources_of(news.strangers), LESSONS, dict[str, Any]()
     if reviewer:
         homework = reviewed_day(run, config, engine, reviewer)
-        taught = [lesson for one in homework for lesson in one.lessons]
+        taught = [one.lesson for one in homework if one.mended]
         lessons |= {"review": lambda rng, progress: rng.choice(taught)}
         shares = LESSONS | ({"review": REVIEW} if taught else {})
         reviewed = {"review": told_of(homework)}

@@ -37,7 +37,7 @@ from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached, revie
 from nightschool.rl.judge import Judge
 from nightschool.rl.measures import lucky, measures, pass_at, shares
 from nightschool.rl.potential import monte_carlo, starts_of_lines, value
-from nightschool.rl.review import read, work_of
+from nightschool.rl.review import read
 from nightschool.rl.update import Clip, policy
 from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
 from nightschool.tasks.attempt import attempt, judge, resume, sample
@@ -204,8 +204,7 @@ class Practice:
         if self.assign:
             return [self.assign(group) for group in groups], 0
         if self.reviewer:
-            works = [work_of(self.engine.tokenizer, a) for group in groups for a in group]
-            marks, extra = read(self.reviewer, self.engine.tokenizer, works)
+            marks, extra = read(self.reviewer, self.engine.tokenizer, [a for group in groups for a in group])
             found = iter(marks)
             return [reviewed(group, [next(found) for _ in group]) for group in groups], extra
         if self.config.credit == "value":
