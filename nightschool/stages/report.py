@@ -23,7 +23,7 @@ from nightschool.config import UserError, at_least
 from nightschool.runs import Costs, read_json, write_text
 
 SKILLS = ("story", "passage", "absent", "arithmetic", "word_problem", "letter_count", "tool")
-DAY = ("tokenizer", "pretrain", "sft", "rl", "evening")
+DAY = ("tokenizer", "pretrain", "sft", "rl", "review", "evening")
 WEAK = 0.6  # below this accuracy the page says that the model cannot do it
 Json = dict[str, Any]
 Point = tuple[float, float]
@@ -320,6 +320,7 @@ def tell(config: Config) -> Json:
         "skills": skills_of(folders),
         "rollouts": telling(rollouts),
         "num_rollouts": len(rollouts),
+        "review": next((found for folder in reversed(folders) if (found := load(folder / "review.json"))), {}),
         "night": night,
         "fed": load(folders[dusk] / "meta.json") if dusk < len(folders) else {},
         "facts": {n: {"score": s, "chart": whiskers([(n, s)])} for n, s in facts.items() if s},
