@@ -96,7 +96,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 METHODS = {"outcome": "Outcome reward", "credit": "First-error credit", "review": "Its own review"}
-COUNTS = 0.05  # least credit that is called a fault where it goes to the wrong side
+COUNTS = 0.05  # of a method's largest credit: the least that is a fault where it goes to the wrong side
 
 
 def telling(rollouts: Sequence[Json]) -> list[Json]:
@@ -133,7 +133,7 @@ def methods_of(r: Json) -> list[Json]:
                 "credit": step[key],
                 "side": "up" if step[key] > 0 else "down" if step[key] < 0 else "",
                 "size": round(100 * abs(step[key]) / most),
-                "fault": abs(step[key]) >= COUNTS and (step[key] > 0) != step["ok"],
+                "fault": abs(step[key]) >= COUNTS * most and (step[key] > 0) != step["ok"],
             }
             for step in steps
         ]

@@ -29,7 +29,7 @@ from nightschool.rl import review
 from nightschool.rl.batch import Groups, in_groups
 from nightschool.rl.credit import Marks, by_marks
 from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_json, write_jsonl
-from nightschool.stages.rl import NUM_SHOWN, rows_of
+from nightschool.stages.rl import rows_of
 from nightschool.tasks.attempt import Attempt, attempt, judge
 from nightschool.tasks.exam import interval
 from nightschool.tasks.named import PRACTICE, task_named
@@ -50,7 +50,7 @@ from nightschool.world.problem import Split
 CARD = "A small model of the Qwen3 architecture that reviews worked solutions, line by line."
 CHUNK_TOKENS = 16_384  # that are packed together
 ROUND, COPIES = 64, 4  # problems tried at a time, and attempts at each
-SHOWN = 8  # attempts at each problem of the report
+PROBLEMS, SHOWN = 64, 8  # of the report, and attempts at each: an answer that is right by luck is rare
 MOST_ROUNDS = 400
 
 
@@ -186,7 +186,7 @@ def learn(run: Run, config: Config, start: Path, task: Task) -> None:
     engine = Engine(model, tokenizer, slots=128)
     fresh = half_right(engine, task, "dev", config.eval_n, config.max_new_tokens, config.seed)
     before = review.measured(fresh, review.read(model, tokenizer, fresh)[0])
-    problems, sampling = draw(task, "dev", NUM_SHOWN, config.seed), Sampling(max_new_tokens=config.max_new_tokens)
+    problems, sampling = draw(task, "dev", PROBLEMS, config.seed), Sampling(max_new_tokens=config.max_new_tokens)
     shown = attempt(engine, task, problems, sampling, SHOWN)
     plan, _ = going_on(model.config)
     end = train(
