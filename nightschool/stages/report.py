@@ -25,6 +25,8 @@ from nightschool.runs import Costs, read_json, write_text
 SKILLS = ("story", "passage", "absent", "arithmetic", "word_problem", "letter_count", "tool")
 DAY = ("tokenizer", "pretrain", "sft", "rl", "review", "evening")
 WEAK = 0.6  # below this accuracy the page says that the model cannot do it
+METHODS = {"outcome": "Outcome reward", "credit": "First-error credit", "review": "Its own review"}
+COUNTS = 0.05  # of a method's largest credit: the least that is a fault where it goes to the wrong side
 Json = dict[str, Any]
 Point = tuple[float, float]
 
@@ -93,10 +95,6 @@ def bill(meta: Json, config: Config) -> Json:
 def in_order(names: Iterable[str]) -> list[str]:
     """The seven skills in their own order, then others by name."""
     return sorted(set(names), key=lambda name: ((*SKILLS, name).index(name), name))
-
-
-METHODS = {"outcome": "Outcome reward", "credit": "First-error credit", "review": "Its own review"}
-COUNTS = 0.05  # of a method's largest credit: the least that is a fault where it goes to the wrong side
 
 
 def telling(rollouts: Sequence[Json]) -> list[Json]:

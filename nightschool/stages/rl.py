@@ -203,7 +203,7 @@ class Practice:
         """credits[group][attempt][line], and how many tokens more went through the model for them."""
         if self.assign:
             return [self.assign(group) for group in groups], 0
-        if self.reviewer:
+        if self.reviewer and self.config.credit == "review":
             marks, extra = read(self.reviewer, self.engine.tokenizer, [a for group in groups for a in group])
             found = iter(marks)
             return [reviewed(group, [next(found) for _ in group]) for group in groups], extra
@@ -308,6 +308,8 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
     task = task_named(config.task)
     check(config.task, task)
     start = exchange.checkpoint_of(config.start)
+    if config.reviewer:
+        exchange.checkpoint_of(config.reviewer)
     if config.judge != "none":
         check_judged(config, task)
     run = Run.open(config.out, "rl", config)
