@@ -25,6 +25,7 @@ from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.rl.review import measured, read
 from nightschool.stages import review
+from nightschool.tasks.attempt import Attempt
 from nightschool.tasks.exam import interval
 from nightschool.tasks.named import task_named
 
@@ -40,49 +41,44 @@ def config_of(life: Path, arm: str, seed: int) -> review.Config:
 
 
 def main(life: Path) -> dict[str, Any]:
-    dtype = set_up().dtype
-    arms: dict[str, list[dict[str, Any]]] = {name: [] for name in (*TEACHERS, "before")}
-    for seed in SEEDS:
-        config = config_of(life, "review", seed)
-        model, words = exchange.load(exchange.checkpoint_of(life / "rl"), dtype)
-        engine, task = Engine(model, words, slots=128), task_named(config.task)
-        fresh = review.half_right(engine, task, "test", N, config.max_new_tokens, seed)
-        arms["before"].append(measured(fresh, read(model, words, fresh)[0]))
-        for arm in TEACHERS:
-            config = config_of(life, arm, seed)
-            learned = review.main(config)
-            reviewer, _ = exchange.load(exchange.checkpoint_of(config.out), dtype)
-            told = {key: learned[key] for key in ("kept", "seconds", "solves_before", "solves_after")}
-            arms[arm].append(measured(fresh, read(reviewer, words, fresh)[0]) | told)
-        for arm, found in arms.items():
-            print(f"seed {seed} {arm:10}", json.dumps(found[-1]), file=sys.stderr, flush=True)
-    right, errors = fmean(row["first_error"] for row in arms["review"]), [row["calibration"] for row in arms["review"]]
-    share = interval(right * N * len(SEEDS), N * len(SEEDS))
-    result = {
-        "command": f"python bench/review.py {life.name}",
-        "meta": {**runs.source(), "versions": runs.versions(), "seeds": list(SEEDS), "n": N, "split": "test"},
-        "arms": arms,
-        "bars": [
-            {
-                "name": "first_error",
-                "value": right,
-                "low": share["low"],
-                "high": share["high"],
-                "bar": f">= {FIRST_ERROR}",
-                "holds": right >= FIRST_ERROR,
-            },
-            {
-                "name": "calibration",
-                "value": fmean(errors),
-                "low": min(errors),
-                "high": max(errors),
-                "bar": f"<= {CALIBRATION}",
-                "holds": fmean(errors) <= CALIBRATION,
-            },
-        ],
-    }
-    runs.write_json(RESULTS, result)
+    model, words = exchange.load(exchange.checkpoint_of(life / "rl"), set_up().dtype)
+    engine, plain = Engine(model, words, slots=128), review.Config()
+    task, fresh, arms = task_named(plain.task), dict[int, list[Attempt]](), dict[str, list[dict[str, Any]]]()
+    result: dict[str, Any] = {}
+    for arm in ("before", *TEACHERS):
+        for seed in SEEDS:
+            if seed not in fresh:
+                fresh[seed] = review.half_right(engine, task, "test", N, plain.max_new_tokens, seed)
+            reviewer, told = model, {}
+            if arm in TEACHERS:
+                config = config_of(life, arm, seed)
+                learned = review.main(config)
+                told = {key: learned[key] for key in ("kept", "seconds", "solves_before", "solves_after")}
+                reviewer, _ = exchange.load(exchange.checkpoint_of(config.out), model.dtype)
+            row = {"seed": seed} | measured(fresh[seed], read(reviewer, words, fresh[seed])[0]) | told
+            print(f"{arm:10}", json.dumps(row), file=sys.stderr, flush=True)
+            arms.setdefault(arm, []).append(row)
+            result = {
+                "command": f"python bench/review.py {life.name}",
+                "meta": {**runs.source(), "versions": runs.versions(), "seeds": list(SEEDS), "n": N, "split": "test"},
+                "arms": arms,
+                "bars": bars(arms.get("review", [])),
+            }
+            runs.write_json(RESULTS, result)
     return result
+
+
+def bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not rows:
+        return []
+    right, errors = fmean(row["first_error"] for row in rows), [row["calibration"] for row in rows]
+    share, error = interval(right * N * len(rows), N * len(rows)), fmean(errors)
+    first = {"name": "first_error", "value": right, "low": share["low"], "high": share["high"]}
+    second = {"name": "calibration", "value": error, "low": min(errors), "high": max(errors)}
+    return [
+        first | {"bar": f">= {FIRST_ERROR}", "holds": right >= FIRST_ERROR},
+        second | {"bar": f"<= {CALIBRATION}", "holds": error <= CALIBRATION},
+    ]
 
 
 if __name__ == "__main__":
