@@ -125,15 +125,16 @@ def methods_of(r: Json) -> list[Json]:
         steps = [step | {"outcome": r["outcome_credit"]} for step in r["steps"]]
         if not all(key in step for step in steps):
             continue
-        most = max((abs(step[key]) for step in steps), default=0) or 1
+        credits = [round(step[key], 2) + 0.0 for step in steps]  # no -0.00
+        most = max(map(abs, credits), default=0) or 1
         cells = [
             {
-                "credit": step[key],
-                "side": "up" if step[key] > 0 else "down" if step[key] < 0 else "",
-                "size": round(100 * abs(step[key]) / most),
-                "fault": abs(step[key]) >= COUNTS * most and (step[key] > 0) != step["ok"],
+                "credit": credit,
+                "side": "up" if credit > 0 else "down" if credit < 0 else "",
+                "size": round(100 * abs(credit) / most),
+                "fault": abs(credit) >= COUNTS * most and (credit > 0) != step["ok"],
             }
-            for step in steps
+            for credit, step in zip(credits, steps, strict=True)
         ]
         praised, blamed = (sum(c["fault"] for c in cells if c["side"] == side) for side in ("up", "down"))
         found.append({"key": key, "name": name, "cells": cells, "praised": praised, "blamed": blamed})
