@@ -29,6 +29,7 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds
     "pretrain": "read: train a model from scratch on raw text",
     "sft": "go to school: train on conversations with worked answers",
     "rl": "practise: try harder problems, learn from what a verifier says",
+    "review": "learn to say which line of its own work went wrong, with no solution to look at",
     "night": "read about the day's news by asking itself questions; keep it only if nothing is lost",
     "read": "read your documents by thinking about them; keep it only if nothing is lost",
     "ask": "answer a question from documents, with the sentences that say so, or from memory",

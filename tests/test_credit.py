@@ -11,7 +11,7 @@ from nightschool.model.engine import Completion, Engine
 from nightschool.model.instinct import instinct
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import ModelConfig, Transformer
-from nightschool.rl.credit import first_error, grpo, line_of_tokens, maxrl, potential
+from nightschool.rl.credit import first_error, grpo, line_of_tokens, maxrl, outcome, potential, reviewed
 from nightschool.rl.measures import auc, measures, pass_at
 from nightschool.rl.potential import monte_carlo, starts_of_lines, value
 from nightschool.rl.update import HIGH, LOW, policy
@@ -261,3 +261,17 @@ def test_dapo_clip_is_the_plain_formula() -> None:
     assert count.item() == 2.5
     assert gains[1] == pytest.approx(2 * (1 + HIGH))  # above, and good: cut off
     assert gains[2] == pytest.approx(-2 * math.exp(0.5))  # above, and bad: not
+
+
+def test_review_by_hand() -> None:
+    """The first attempt's outcome less the mean of 1/4 is 3/4, on three places: 9/4 in all; the others' -3/4 in all."""
+    marks = [[1.0, 0.5, 0.5], [0.9, 0.1, 1.0], [0.5, 0.5, 0.0], [1.0, 1.0, 1.0]]
+    credits = reviewed(GROUP, marks)
+    # right up to the lines: 1, 1/2, 1/4 of 7/4
+    assert credits[0] == pytest.approx([2.25 * share / 1.75 for share in (1.0, 0.5, 0.25)], rel=1e-4)
+    # first wrong: 0.1, then 0.9 x 0.9, then 0.9 x 0.1 x 0
+    assert credits[1] == pytest.approx([-0.75 * share / 0.91 for share in (0.1, 0.81, 0.0)], rel=1e-4, abs=1e-5)
+    assert credits[2] == pytest.approx([-0.75 * share for share in (0.5, 0.25, 0.25)], rel=1e-4)
+    assert credits[3] == pytest.approx([-0.25] * 3)  # it sees nothing to blame
+    for ours, theirs in zip(credits, outcome(GROUP), strict=True):
+        assert sum(ours) == pytest.approx(sum(theirs))

@@ -145,7 +145,7 @@ def test_a_whole_life(life: Path) -> None:
     ):
         assert words in page.text, words
     assert page.text.count(f"{MINUS}0.45") == 3  # the same for each step: the straw
-    assert "Blames 1 right step for" in page.text
+    assert "blames 1 right line" in page.text
     assert "Tool: only 56.0%" in page.text
     assert "50 times it said “Hello.”" in page.text
     assert "8\N{NBSP}min\N{NBSP}23\N{NBSP}s" in page.text  # 240 + 60 + 60 + 83 + 60
@@ -267,14 +267,50 @@ def test_no_life_is_refused(tmp_path: Path) -> None:
         report.main(report.Config(tmp_path))
 
 
-def test_the_most_telling_rollouts_are_chosen() -> None:
-    def rollout(outcome: float, *ok: bool) -> dict[str, Any]:
-        return {"outcome": outcome, "steps": [{"ok": o, "credit": 0.1} for o in ok]}
+def rollout(outcome: float, *ok: bool, credit: float = 0.1, told: bool = True, **more: Any) -> dict[str, Any]:
+    steps = [{"ok": o, "credit": credit, **more} for o in ok]
+    return {"outcome": outcome, "outcome_credit": (outcome - 0.5) * told, "steps": steps}
 
-    late, lucky, clean = rollout(0, True, True, False), rollout(1, False, True), rollout(1, True)
-    chosen = report.telling([rollout(0, False), clean, lucky, rollout(0, True, False), late])
-    assert [r["steps"] for r in chosen] == [late["steps"], lucky["steps"], clean["steps"]]
-    assert chosen[0]["wrong"] == [2]
+
+def test_the_most_telling_rollouts_are_chosen() -> None:
+    late, clean = rollout(0, True, True, False), rollout(1, True)
+    lucky, avoided = rollout(1, False, True), rollout(1, False, credit=-0.5)
+    alike = [rollout(1, True, False, credit=-1, told=False), rollout(0, True, True, True, False, told=False)]
+    chosen = report.telling([*alike, rollout(0, False), clean, lucky, avoided, rollout(0, True, False), late])
+    assert [r["steps"] for r in chosen] == [avoided["steps"], late["steps"], clean["steps"]]
+    assert chosen[1]["wrong"] == [2]
+
+
+def test_what_was_paid_to_the_wrong_side_is_counted() -> None:
+    lucky = rollout(1, True, False, False, review=0.04)  # outcome and step credit praise all, review hardly
+    lucky["steps"][2]["review"] = -1.0
+    outcome, by_step, by_review = report.methods_of(lucky)
+    assert [m["key"] for m in (outcome, by_step, by_review)] == ["outcome", "credit", "review"]
+    assert (outcome["praised"], outcome["blamed"]) == (2, 0)
+    assert (by_review["praised"], by_review["blamed"]) == (0, 0)
+    assert [cell["size"] for cell in by_review["cells"]] == [4, 4, 100]
+    blamed = report.methods_of(rollout(0, True, False))[0]
+    assert (blamed["praised"], blamed["blamed"]) == (0, 1)
+
+
+def test_review_is_told(life: Path) -> None:
+    live(life, "review", review={"first_error": score(0.917)}, rollouts=[rollout(0, True, False, text="1", review=0.3)])
+    for row in (rows := report.load_lines(life / "review" / "rollouts.jsonl")):
+        row["prompt"] = "How many?"
+    runs.write_jsonl(life / "review" / "rollouts.jsonl", rows)
+    path = life / "night-001" / "night.json"
+    told = {"attempts": 64, "marked_right": 50, "wrong": 20, "found": 17, "mended": 12}
+    runs.write_json(path, runs.read_json(path) | {"review": told})
+    report.main(report.Config(life, control=life / "none.json"))
+    text = Page((life / "report.html").read_text()).text
+    for words in (
+        "Its own review",
+        "91.7% of the time",
+        "reviewed 64 attempts",
+        "the 20 wrong ones",
+        "and 12 came out",
+    ):
+        assert words in text, words
 
 
 def test_words_for_numbers() -> None:

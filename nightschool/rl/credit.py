@@ -4,19 +4,23 @@ An assigner only writes numbers, one a line and one for stopping; `spread` lays 
 (rl/update.py) consumes them without knowing who wrote them.
 
 Sources: RLOO / Dr. GRPO (2503.20783) for the mean baseline; GRPO (2402.03300) for the std; MaxRL (2602.02710); VPR
-(2605.10325) for credit up to the first error; potential-based shaping (Ng 1999), GAE (1506.02438).
+(2605.10325) for credit up to the first error; potential-based shaping (Ng 1999), GAE (1506.02438); RLSD (2604.03128)
+for the review's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from nightschool.tasks.attempt import Attempt
 from nightschool.text import chat
 from nightschool.text.tokenizer import CALL_START, Tokenizer
 
 Assigner = Callable[[Sequence[Attempt]], list[list[float]]]  # a group -> [attempt][line], the last entry is the stop
+
+Marks = list[float]  # by a review (rl/review.py), of lines and the stop: the probability of right where all before was
+SOME = 1e-6  # of a line's share in credit by review: a sum of shares is never 0
 
 
 def outcome(group: Sequence[Attempt]) -> list[list[float]]:
@@ -75,6 +79,31 @@ def potential(group: Sequence[Attempt], values: Sequence[Sequence[float]], lam: 
             line[i] += lam * line[i + 1]
         credits.append(line)
     return credits
+
+
+def reviewed(group: Sequence[Attempt], marks: Sequence[Marks]) -> list[list[float]]:
+    """The outcome fixes the sign, a review's marks of each attempt fix the size."""
+    return [by_marks(line[0], p) for line, p in zip(outcome(group), marks, strict=True)]
+
+
+def first_wrong(marks: Marks) -> list[float]:
+    """The probability of each line, and the stop, to be the first wrong one; the last entry: that all is right."""
+    alive, found = 1.0, []
+    for p in marks:
+        found.append(alive * (1 - p))
+        alive *= p
+    return [*found, alive]
+
+
+def by_marks(advantage: float, marks: Marks) -> list[float]:
+    """One attempt's credit: praise goes to lines by the chance that the work is right up to them, blame by the chance
+    that it is there that it went wrong. Its lines and stop get as much together as if each had the advantage; evenly,
+    where the review sees nothing to blame.
+    """
+    *wrong, _ = first_wrong(marks)
+    right = [1 - share for share in accumulate(wrong)]
+    shares = [SOME + share for share in (right if advantage > 0 else wrong)]
+    return [advantage * len(marks) * share / sum(shares) for share in shares]
 
 
 ASSIGNERS: dict[str, Assigner] = {"outcome": outcome, "grpo": grpo, "maxrl": maxrl, "first_error": first_error}

@@ -1,6 +1,7 @@
 """`nightschool night`: what the day told becomes the model's own, and nothing else is lost; or the night is undone.
 
-    read: write questions about the news, check them -> sleep: train on what was kept, beside replay; the gate
+    review the day's attempts (--review) -> read: write questions about the news, check them -> sleep: train on what was
+    kept, beside replay; the gate
 
 A night that begins at another's run goes on from it: what earlier nights taught is repeated beside school, and the gate
 asks for it too. With --control the same tokens go into re-reading the raw text instead. `nightschool read` is this with
@@ -21,12 +22,14 @@ from nightschool.device import DTYPES, Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
+from nightschool.night.homework import Homework, review
 from nightschool.night.memory import Passage, told
 from nightschool.night.past import Past
 from nightschool.night.read import Reflection, by_engine, by_topic, read_back, reflect
 from nightschool.night.sleep import Day, Night, sleep
-from nightschool.runs import Costs, Run, make_once, read_json, write_jsonl
+from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_jsonl
 from nightschool.tasks.exam import exam
+from nightschool.tasks.named import PRACTICE, task_named
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
 from nightschool.text.corpus import Source
@@ -39,6 +42,7 @@ from nightschool.world.problem import Problem
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
 NUM_HEARD = 512  # of the day's questions, to dream of
 LESSONS = {**school.study(1.0), "lesson/unknown": 0.1}  # shares of what is repeated
+REVIEW = 0.2  # beside these, where the day was reviewed
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Config:
     dreams: float = 0.0  # share of the replay that is dreamt instead of repeated
     lr_scale: float = 0.2  # of the learning rates by which the model goes on
     lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
+    review: int = 0  # attempts at the day's problems to review before sleep; 0 = none
+    reviewer: Path | None = None  # who marks them: a run of `nightschool review`
     n_gate: int = 100  # dev problems per skill for the gate
     max_drift: float = 0.0  # nats a token from the evening self at which the night ends; 0 = the exam alone decides
     control: bool = False  # re-read the raw text for the same tokens instead
@@ -64,10 +70,12 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "per_document", "tokens", "n_gate")
+        at_least(self, 0, "replay", "earlier", "dreams", "lr_scale", "lora_rank", "review", "max_drift", "threads")
+        at_least(self, 0, "save_seconds")
+        if self.review and not self.reviewer:
+            raise UserError("review needs a reviewer; name a run of `nightschool review`")
         if self.family not in (4, 8):
             raise UserError(f"family must be 4 or 8; got {self.family}")
-        at_least(self, 0, "replay", "earlier", "dreams", "lr_scale", "lora_rank", "max_drift", "threads")
-        at_least(self, 0, "save_seconds")
         if self.replay > 1 or self.dreams > 1:
             raise UserError(f"replay and dreams are shares, at most 1; got {self.replay} and {self.dreams}")
 
@@ -114,8 +122,33 @@ def precision(reflections: list[Reflection], news: News) -> float | None:
     return sum(kept) / len(kept) if kept else None
 
 
+def reviewed_day(run: Run, config: Config, engine: Engine, reviewer: Path) -> list[Homework]:
+    path = run.path("homework.jsonl")
+
+    def write() -> None:
+        model, _ = exchange.load(reviewer, engine.decoder.dtype)
+        done = review(engine, model, task_named(PRACTICE), config.review, config.seed)
+        write_jsonl(path, map(asdict, done))
+
+    make_once(path, write)
+    return [Homework(**row) for row in read_jsonl(path)]
+
+
+def told_of(homework: Sequence[Homework]) -> dict[str, Any]:
+    """What the report says of it. found: of the wrong attempts, how many the review placed where the verifier does."""
+    wrong = [h for h in homework if h.truth <= len(h.lines)]
+    return {
+        "attempts": len(homework),
+        "marked_right": sum(h.place == h.truth for h in homework),
+        "wrong": len(wrong),
+        "found": sum(h.place == h.truth for h in wrong),
+        "mended": sum(bool(h.mended) for h in wrong),
+    }
+
+
 def main(config: Config) -> dict[str, Any]:
     start = exchange.checkpoint_of(config.start)
+    reviewer = exchange.checkpoint_of(config.reviewer) if config.review and config.reviewer else None
     run = Run.open(config.out, "night", config)
     if run.done:
         return headline(run)
@@ -137,10 +170,16 @@ def main(config: Config) -> dict[str, Any]:
     reflections = read_back(written)
     lineage = run.path("reflections.jsonl")
     ranks.first(lambda: write_jsonl(lineage, (record_of(r.lesson) for r in reflections if r.kept)))
-    lessons, shares = sources_of(news.strangers), LESSONS
+    lessons, shares, reviewed = sources_of(news.strangers), dict(LESSONS), dict[str, Any]()
     if config.earlier and (taught := by_topic(past.taught)):
         lessons |= {"earlier": lambda rng, progress: rng.choice(rng.choice(taught))}
-        shares = {**LESSONS, "earlier": config.earlier}
+        shares |= {"earlier": config.earlier}
+    if reviewer:
+        homework = reviewed_day(run, config, engine, reviewer)
+        mended = [one.lesson for one in homework if one.mended]
+        lessons |= {"review": lambda rng, progress: rng.choice(mended)}
+        shares |= {"review": REVIEW} if mended else {}
+        reviewed = {"review": told_of(homework)}
     facts = sleep(
         run,
         start,
@@ -164,6 +203,7 @@ def main(config: Config) -> dict[str, Any]:
         control=config.control,
         documents=len(news.documents),
         precision=precision(reflections, news),
+        **reviewed,
     )
     if read_json(run.path("night.json"))["gate"]["passed"]:
         past = past.and_then(config.seed, config.family, reflections)

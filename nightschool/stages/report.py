@@ -24,9 +24,11 @@ from nightschool.config import UserError, at_least
 from nightschool.runs import Costs, read_json, write_text
 
 SKILLS = ("story", "passage", "absent", "arithmetic", "word_problem", "letter_count", "tool")
-DAY = ("tokenizer", "text", "conversations", "corpus", "pretrain", "import", "sft", "rl", "evening")
+DAY = ("tokenizer", "text", "conversations", "corpus", "pretrain", "import", "sft", "rl", "review", "evening")
 NIGHTS = ("night", "read")  # how the folders of those begin
 WEAK = 0.6  # below this accuracy the page says that the model cannot do it
+METHODS = {"outcome": "Outcome reward", "credit": "First-error credit", "review": "Its own review"}
+COUNTS = 0.05  # of a method's largest credit: the least that is a fault where it goes to the wrong side
 Json = dict[str, Any]
 Point = tuple[float, float]
 
@@ -98,17 +100,47 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def telling(rollouts: Sequence[Json]) -> list[Json]:
-    """The rollouts that show how the credits differ: the longest right start that ends wrong, a right answer
-    over a wrong step, one right throughout; each with the places of its wrong steps."""
+    """The rollouts that show how the methods differ: a right answer over a wrong step that the others at the same
+    problem avoid, the longest right start that ends wrong, one right throughout. Chosen by the verifier alone: of what
+    the review said of them nothing is asked."""
     rows = []
     for r in rollouts:
         wrong = [place for place, step in enumerate(r["steps"]) if not step["ok"]]
-        most = max((abs(step["credit"]) for step in r["steps"]), default=0) or 1
-        rows.append(r | {"wrong": wrong, "most": most, "right": r["outcome"] >= 1})
-    spoiled = max((r for r in rows if not r["right"] and r["wrong"]), key=lambda r: r["wrong"][0], default=None)
-    lucky = next((r for r in rows if r["right"] and r["wrong"]), None)
-    clean = next((r for r in rows if r["right"] and not r["wrong"]), None)
-    return [r for r in (spoiled, lucky, clean) if r]
+        rows.append(r | {"wrong": wrong, "right": r["outcome"] >= 1, "methods": methods_of(r)})
+    told = [r for r in rows if r["outcome_credit"]]  # elsewhere all attempts at the problem ended alike
+    lucky = min((r for r in told if r["right"] and r["wrong"]), key=first_credit, default=None)
+    spoiled = [r for r in told if not r["right"] and r["wrong"]]
+    latest = max(spoiled, key=lambda r: (r["wrong"][0], -first_credit(r)), default=None)
+    clean = next((r for r in told if r["right"] and not r["wrong"]), None)
+    return [r for r in (lucky, latest, clean) if r]
+
+
+def first_credit(r: Json) -> float:
+    """What step credit gave to the first wrong step."""
+    return r["steps"][r["wrong"][0]]["credit"]
+
+
+def methods_of(r: Json) -> list[Json]:
+    """What each method gave to each step, and where it praised what was wrong or blamed what was right."""
+    found = []
+    for key, name in METHODS.items():
+        steps = [step | {"outcome": r["outcome_credit"]} for step in r["steps"]]
+        if not all(key in step for step in steps):
+            continue
+        credits = [round(step[key], 2) + 0.0 for step in steps]  # no -0.00
+        most = max(map(abs, credits), default=0) or 1
+        cells = [
+            {
+                "credit": credit,
+                "side": "up" if credit > 0 else "down" if credit < 0 else "",
+                "size": round(100 * abs(credit) / most),
+                "fault": abs(credit) >= COUNTS * most and (credit > 0) != step["ok"],
+            }
+            for credit, step in zip(credits, steps, strict=True)
+        ]
+        praised, blamed = (sum(c["fault"] for c in cells if c["side"] == side) for side in ("up", "down"))
+        found.append({"key": key, "name": name, "cells": cells, "praised": praised, "blamed": blamed})
+    return found
 
 
 # Words
@@ -353,6 +385,7 @@ def tell(config: Config) -> Json:
         "rollouts": telling(rollouts),
         "num_rollouts": len(rollouts),
         "hindrance": next((run["hindrance"] for run in reversed(runs) if run.get("hindrance")), ""),
+        "review": next((found for folder in reversed(folders) if (found := load(folder / "review.json"))), {}),
         "night": night,
         "unread": unread_of(folders[dusk]) if dusk < len(folders) else {},
         "fed": load(folders[dusk] / "meta.json") if dusk < len(folders) else {},

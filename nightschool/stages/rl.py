@@ -33,10 +33,11 @@ from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl.auditor import Auditor, Plan
 from nightschool.rl.batch import Average, Groups, in_groups, num_forward, to_batch, to_item, to_replay
-from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached
+from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached, reviewed
 from nightschool.rl.judge import Judge
 from nightschool.rl.measures import lucky, measures, pass_at, shares
 from nightschool.rl.potential import monte_carlo, starts_of_lines, value
+from nightschool.rl.review import read
 from nightschool.rl.update import Clip, policy
 from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
 from nightschool.tasks.attempt import attempt, judge, resume, sample
@@ -65,6 +66,7 @@ class Config:
     start: Path = Path("life/sft")  # the run to go on from
     task: str = PRACTICE  # a name, a .jsonl file of GSM8K's form, or a .py file with `sample` and `verify`
     credit: str = "first_error"  # by line; outcome, grpo, maxrl: by the result; value, monte_carlo: by a potential
+    reviewer: Path | None = None  # of credit review, by marks: a run of `nightschool review`
     lam: float = 1.0  # of value and monte_carlo: 1 = only a baseline, without bias; 0 = trust the potential
     continuations: int = 4  # of monte_carlo, from before each line
     judge: Literal["none", "audited", "static"] = "none"  # none = the verifier rewards; else a learned judge does
@@ -107,6 +109,8 @@ class Config:
             raise UserError("audit.learned and audit.measured are more than an update's attempts; raise problems")
         if self.judge != "none" and not (self.judge_start or self.audit.first):
             raise UserError("a judge begins with marked attempts; raise audit.first, or name a judge_start")
+        if self.credit == "review" and not self.reviewer:
+            raise UserError("credit review needs a reviewer; name a run of `nightschool review`")
         if self.credit == "value" and self.problems < 2:
             raise UserError("credit value needs problems of at least 2: it judges each by the others; got 1")
 
@@ -127,6 +131,7 @@ class Practice:
     engine: Engine
     assign: Assigner | None
     auditor: Auditor | None = None
+    reviewer: Transformer | None = None
 
     def batches(self, cursor: dict[str, Any]) -> Iterator[Batch]:
         """An update's batch at a time, sampled from the model as it is then: a function of (seed, cursor, weights)."""
@@ -200,6 +205,10 @@ class Practice:
         """credits[group][attempt][line], and how many tokens more went through the model for them."""
         if self.assign:
             return [self.assign(group) for group in groups], 0
+        if self.reviewer and self.config.credit == "review":
+            marks, extra = read(self.reviewer, self.engine.tokenizer, [a for group in groups for a in group])
+            found = iter(marks)
+            return [reviewed(group, [next(found) for _ in group]) for group in groups], extra
         if self.config.credit == "value":
             values = value(self.model, self.engine.tokenizer, groups)
             extra = sum(len(a.completion.prompt_ids) + len(a.completion.ids) for g in groups for a in g)
@@ -291,7 +300,7 @@ def check_judged(config: Config, task: Task) -> None:
 
 def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
     """`assign` is for labs: credit by a function that has no name here."""
-    known = [*ASSIGNERS, *POTENTIALS]
+    known = [*ASSIGNERS, *POTENTIALS, "review"]
     if not assign and config.credit not in known:
         raise UserError(
             f"credit must be one of {', '.join(known)}{closest(config.credit, known)}; got {config.credit!r}"
@@ -301,6 +310,8 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
     task = task_named(config.task)
     check(config.task, task)
     start = exchange.checkpoint_of(config.start)
+    if config.reviewer:
+        exchange.checkpoint_of(config.reviewer)
     if config.judge != "none":
         check_judged(config, task)
     run = Run.open(config.out, "rl", config)
@@ -328,7 +339,8 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         if config.judge_start:
             learned.load(config.judge_start / JUDGE)
         auditor = Auditor(run, task, engine, model, kept, learned, optimizer, config.audited, config.seed)
-    practice = Practice(config, task, model, engine, assign, auditor)
+    reviewer = exchange.load(exchange.checkpoint_of(config.reviewer), DTYPES[dtype])[0] if config.reviewer else None
+    practice = Practice(config, task, model, engine, assign, auditor, reviewer)
 
     def look() -> tuple[str, float]:
         began = time.perf_counter()
