@@ -209,7 +209,8 @@ def source() -> dict[str, Any]:
 
 def typed() -> str:
     """The command that started this process."""
-    program = ["python", sys.argv[0]] if sys.argv[0].startswith("bench/") else ["nightschool"]
+    script = Path(sys.argv[0])
+    program = ["python", f"bench/{script.name}"] if script.parent.name == "bench" else ["nightschool"]
     return shlex.join([*program, *sys.argv[1:]])
 
 
