@@ -75,11 +75,11 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for `tuned`'s rate and weight decay instead, on seed 100
-    rates: tuple[float, ...] = (0.1, 0.3)  # what the sweep tries; 1 = pretraining's
-    decays: tuple[float, ...] = (0.0, 1.0, 10.0)  # weight decay per unit of learning rate
+    rates: tuple[float, ...] = (0.5, 1.0)  # what the sweep tries; 1 = pretraining's
+    decays: tuple[float, ...] = (0.0, 3.0, 10.0, 30.0)  # weight decay per unit of learning rate
     day_tokens: int = 2_000_000  # of the start's school
     news_tokens: int = 40_000  # of the night's lessons
-    num_lessons: int = 256  # the few
+    num_lessons: int = 128  # the few
     few_tokens: int = 200_000  # of learning them, again and again
     exam_n: int = 200  # problems a skill; twice as many of what the few lessons taught
     threads: int = 0  # 0 = one a core
