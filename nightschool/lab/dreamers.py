@@ -227,17 +227,30 @@ def learned(config: Config, arm: str, seed: int, rate: float, decay: float, out:
         )
         look()
         model, _ = exchange.load(run.path("checkpoint"), device.dtype)
-        engine, n = Engine(model, words, slots=128), 2 * config.exam_n
+        engine = Engine(model, words, slots=128)
         row = {
-            "bits_per_byte": bits_per_byte(model, text(words, "test", n)),
+            "bits_per_byte": bits_per_byte(model, text(words, "test", 2 * config.exam_n)),
             "dev_bits_per_byte": min(best),
-            "final": exam(engine, {"easy": problems(EASY)}, "test", n)[0]["easy"]["accuracy"],
-            "harder": exam(engine, {"hard": problems(HARD)}, "test", n)[0]["hard"]["accuracy"],
+            "final": right(engine, EASY, config),
+            "harder": right(engine, HARD, config),
             "curve": best[1:],
         }
         write_json(run.path("row.json"), row)
         run.finish(device=device.name, threads=device.threads)
-    return {"seed": seed, "start": 0.0, **read_json(run.path("row.json")), "tokens": tokens}
+    return {"seed": seed, "start": untaught(config), **read_json(run.path("row.json")), "tokens": tokens}
+
+
+def untaught(config: Config) -> float:
+    """The share of such problems that the start gets right."""
+    path = pupil(config) / "easy.json"
+    if not path.exists():
+        model, words = exchange.load(pupil(config) / "checkpoint", set_up(config.threads, "bfloat16").dtype)
+        write_json(path, right(Engine(model, words, slots=128), EASY, config))
+    return read_json(path)
+
+
+def right(engine: Engine, num_steps: tuple[int, int], config: Config) -> float:
+    return exam(engine, {"few": problems(num_steps)}, "test", 2 * config.exam_n)[0]["few"]["accuracy"]
 
 
 def text(words: Tokenizer, split: Split, n: int) -> list[Batch]:
