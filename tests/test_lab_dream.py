@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nightschool.lab import dream as lab
+from nightschool.lab import dreamers
 from nightschool.runs import read_json, read_jsonl
 
 
@@ -33,8 +34,8 @@ def test_bars_by_hand() -> None:
 
 
 def test_every_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab, "KNOWN", ("arithmetic",))  # an untaught model answers at full length
-    config = lab.Config(
+    monkeypatch.setattr(dreamers, "KNOWN", ("arithmetic",))  # an untaught model answers at full length
+    config = dreamers.Config(
         out=tmp_path / "runs",
         results=tmp_path,
         seeds=(0,),

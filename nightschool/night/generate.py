@@ -5,7 +5,7 @@ in order: chance from outside in the prompt (a seed word, a persona); several di
 context; sampling as the model believes (temperature 1, nothing cut off: see SAMPLING); a verifier, and since that by
 itself only narrows, places dealt out to kinds as real texts have them, filled from all that was ever made and, where
 nothing was, from the world. Where kinds cannot be told apart, what the model finds unlikely and the verifier right can
-count for more. Pure functions: stages/generate.py and lab/collapse.py put them together.
+count for more. Pure functions: lab/generations.py puts them together.
 But: a kind is what the caller says it is; for texts without a parser see night/kinds.py.
 Sources: Gerstgrasser et al. 2404.01413 (keep what was made, and real data); 2510.16657 (verification alone drifts);
 2410.12341 (train on what surprises); personas: 2406.20094; several in one context: 2510.01171.

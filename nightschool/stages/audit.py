@@ -286,12 +286,12 @@ def main(config: Config) -> Json:
     models = models_of(config)
     pool = lengths_of(config.ref, 4) if config.ref else np.empty(0, np.int64)
     lengths = lengths_of(config.samples, 2) if config.samples else None
+    num = config.n if lengths is None else len(lengths)
+    meaning = meaning_of(config.embed, num + min(2 * num, len(pool))) if config.embed else None  # and two draws
     run = Run.open(config.out, "audit", replace(config, fail_below=None))
     samples = config.samples or collect(config, run.path("samples.jsonl"))
     lengths = lengths_of(samples, 2) if lengths is None else lengths
     reference = partial(texts_of, config.ref) if config.ref else list
-    num = len(lengths) + min(2 * len(lengths), len(pool))  # the reference's two draws
-    meaning = meaning_of(config.embed, num) if config.embed else None
     found = audit(partial(texts_of, samples), lengths, reference, pool, config.seed, meaning)
     mine = found["all_samples"][HEADLINE]
     real = found["reference"]["kinds"][HEADLINE] if config.ref else {}
