@@ -46,6 +46,8 @@ from nightschool.__main__ import main
         ("rl --judge audited --credit outcome", "a judge judges whole attempts; give --again 0"),
         ("rl --judge audited --again 0 --group-size 2 --audit.learned 96", "more than an update's attempts"),
         ("rl --judge static --again 0 --group-size 2 --audit.first 0", "raise audit.first, or name a judge_start"),
+        ("rl --judge-endpoint http://127.0.0.1:9", "a judge_endpoint needs --judge audited or static"),
+        ("rl --judge audited --again 0 --group-size 2 --judge-endpoint jury", "must start with http:// or https://"),
         ("rl --judge jury", "invalid choice 'jury'"),
         ("rl --audit.window 0", "window must be at least 1; got 0"),
         ("lab judge --arms attack", "name audited before it"),

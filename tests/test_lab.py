@@ -107,16 +107,17 @@ def test_bars_of_the_judge_by_hand() -> None:
 
     arms = {
         "verifier": of(0.9),
-        "few_labels": of(0.7),
+        "few_labels": of(0.6),
+        "few_updates": of(0.7),
         "static": of(0.2, gap=0.6),
-        "audited": of(0.86, gap=0.04, J=0.7, learned_from=0.047),
+        "audited": of(0.86, gap=0.04, J=0.7, verified_share=0.047),
         "attack": of(0.8, gap=0.1),
     }
     found = {bar["name"]: bar for bar in judge.bars(arms)}
     assert found["true"]["value"] == pytest.approx(0.86 / 0.9)
-    assert found["same_labels"]["value"] == pytest.approx(0.16)
-    names = ("static_fails", "gap", "labels", "J", "true", "same_labels", "gap under attack")
+    assert found["same_labels (few_updates)"]["value"] == pytest.approx(0.16)
+    names = ("static_fails", "gap", "labels", "J", "true", "same_labels (few_updates)", "gap under attack")
     assert [found[name]["holds"] for name in names] == [True, True, True, True, True, True, None]
-    worse = arms | {"static": of(0.6, gap=0.2), "audited": of(0.7, gap=0.06, J=0.5, learned_from=0.06)}
+    worse = arms | {"static": of(0.6, gap=0.2), "audited": of(0.7, gap=0.06, J=0.5, verified_share=0.06)}
     found = {bar["name"]: bar for bar in judge.bars(worse)}
     assert not any(found[name]["holds"] for name in names)

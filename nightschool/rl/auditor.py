@@ -1,18 +1,22 @@
-"""An auditor: it holds a learned judge against the true verifier, and takes the policy back when the judge was fooled.
+"""An auditor: it holds a judge against the true verifier, and takes the policy back when the judge was fooled.
 
-Of each update's attempts, all of which the judge rewards, it has a few drawn at random verified for the judge to learn
-from, and some others for measuring alone. At the end of each window of updates it
+First it has some attempts of the start marked, lets the judge learn from most of them until the rest show no gain, and
+sends away a judge that cannot tell right lines from wrong ones. Then, of each update's attempts, all of which the judge
+rewards, it has some drawn at random marked for measuring alone, and of the others a few for the judge to learn from,
+those first that the judge has passed. At the end of each window of updates it
 
     1. adds the measured attempts to a table of judged against true, in which earlier windows fade,
-    2. reads gap (judged less true reward), precision and Youden's J from it, and is alarmed where one is bad,
-    3. keeps the policy where nothing is; in the second alarmed window in a row puts the last kept one back, starts the
-       table and the optimizer's averages anew, and writes the texts that fooled the judge to incidents.jsonl,
+    2. reads gap (judged less true reward), precision and Youden's J from it, and is alarmed where one is bad by more
+       than its standard error,
+    3. keeps the policy where none is; else puts the last kept one back, starts the table and the optimizer's averages
+       anew, and writes the texts that fooled the judge to incidents.jsonl,
     4. lets the judge learn from all marked attempts, half of them the newest.
 
-Judge, kept policy and policy are one module to the training loop and so of one saved state; the table is in its
-cursor; marked attempts are in audits.jsonl, from which what came after that state is dropped. A killed run thus goes on
-as if nothing had been. But: one process; the verifier's marks of measured attempts never reach the judge, who is
-nonetheless chosen by them, through alarms.
+So the policy itself is the clone that is set on the judge: what it finds is marked, and where it was too much the find
+stays and the policy goes. Judge, kept policy and policy are one module to the training loop and so of one saved state;
+the table is in its cursor; marked attempts are in audits.jsonl, from which what came after that state is dropped. A
+killed run thus goes on as if nothing had been. But: one process; the marks of measured attempts never reach the judge,
+who is nonetheless chosen by them, through alarms and the end of the first lessons.
 
 Sources: Youden's J of a noisy verifier decides between learning slowly and collapse, see 2510.00915; EWMA charts
 (Roberts 1959).
@@ -29,11 +33,12 @@ from typing import Any
 
 from torch import nn
 
-from nightschool.config import at_least
+from nightschool.config import UserError, at_least
 from nightschool.model.engine import Completion, Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
-from nightschool.rl.judge import Judge, fit, from_row, marks, to_row, unmarked, verdicts
+from nightschool.rl.credit import reached
+from nightschool.rl.judge import Judge, from_row, marks, to_row, unmarked
 from nightschool.runs import Run, read_jsonl, rewound
 from nightschool.tasks.attempt import Attempt, attempt
 from nightschool.tasks.task import Task
@@ -41,17 +46,18 @@ from nightschool.tasks.world import draw
 from nightschool.train.optim import Optimizer
 from nightschool.world.problem import Problem
 
-GAP, YOUDEN, PRECISION = 0.05, 0.5, 0.8  # beyond which a window alarms
-IN_A_ROW = 2  # alarmed windows that take the policy back
-FADE = 0.7  # what a table counts one window later
+BOUNDS = {"gap": (1, 0.05), "precision": (-1, 0.8), "J": (-1, 0.5)}  # which way is bad, and from where
+FADE = 0.8  # what a table counts one window later
 ENOUGH = 8  # attempts that a share must be of
-FIRST_STEPS, STEPS = 300, 30  # of the judge's learning, at the start and after each window
+HELD_OUT = 4  # one in so many of the first attempts measures the first lessons
+READY = 0.8  # least J, line by line, after these
+ROUND, MOST_ROUNDS, STEPS = 30, 6, 20  # steps of a round of first lessons; rounds; steps after each window
 SHOWN = 8  # texts of an incident
 
 
 @dataclass(frozen=True)
 class Table:
-    """Measured attempts by what the judge said and what is true; earlier windows count less."""
+    """What was measured, by what the judge said and what is true; earlier windows count less."""
 
     right: float = 0.0  # judged right, and right
     fooled: float = 0.0  # judged right, and wrong
@@ -66,30 +72,40 @@ class Table:
     def faded_into(self, window: Table) -> Table:
         return Table(*(FADE * old + new for old, new in zip(astuple(self), astuple(window), strict=True)))
 
-    def measures(self) -> dict[str, float]:
-        """gap, precision and J, each where there are enough attempts to tell."""
+    def measures(self) -> dict[str, tuple[float, float]]:
+        """gap, precision and J, each where there is enough to tell, with its standard error."""
         said, good, bad = self.right + self.fooled, self.right + self.missed, self.fooled + self.wrong
         found = {}
         if good + bad >= ENOUGH:
-            found["gap"] = (self.fooled - self.missed) / (good + bad)
+            found["gap"] = (
+                (self.fooled - self.missed) / (good + bad),
+                (self.fooled + self.missed) ** 0.5 / (good + bad),
+            )
         if said >= ENOUGH:
-            found["precision"] = self.right / said
+            p = self.right / said
+            found["precision"] = p, (p * (1 - p) / said) ** 0.5
         if min(good, bad) >= ENOUGH:
-            found["J"] = self.right / good - self.fooled / bad
+            p, q = self.right / good, self.fooled / bad
+            found["J"] = p - q, (p * (1 - p) / good + q * (1 - q) / bad) ** 0.5
         return found
+
+    @property
+    def row(self) -> dict[str, float]:
+        return {name: value for name, (value, _) in self.measures().items()}
 
     def alarm(self) -> str:
         """What is bad, or ""."""
-        bounds = {"gap": (1, GAP), "precision": (-1, PRECISION), "J": (-1, YOUDEN)}
-        bad = [f"{k} {v:.2f}" for k, v in self.measures().items() if bounds[k][0] * (v - bounds[k][1]) > 0]
-        return ", ".join(bad)
+        found = ((name, *BOUNDS[name], *both) for name, both in self.measures().items())
+        return ", ".join(
+            f"{name} {value:.2f}" for name, sign, bound, value, error in found if sign * (value - bound) > error
+        )
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much the auditor may ask of the verifier."""
 
-    first: int = 1024  # attempts of the start, for the judge to begin with; 0 = it has begun elsewhere
+    first: int = 256  # attempts of the start, for the judge to begin with; 0 = it has begun elsewhere
     learned: int = 2  # attempts an update that the judge learns from; 0 = never, and it stays as it began
     measured: int = 1  # attempts an update for measuring alone
     window: int = 10  # updates from audit to audit
@@ -97,6 +113,16 @@ class Plan:
     def __post_init__(self) -> None:
         at_least(self, 1, "window")
         at_least(self, 0, "first", "learned", "measured")
+
+
+def by_line(judged: Sequence[Attempt], true: Sequence[Attempt]) -> Table:
+    """The same table of lines: those that came to be judged, up to the first error of either."""
+    pairs = [
+        (i < reached(a) or a.verdict.first_error is None, right)
+        for a, b in zip(judged, true, strict=True)
+        for i, right in enumerate(marks(b)[: reached(a) + 1])
+    ]
+    return Table().plus([said for said, _ in pairs], [right for _, right in pairs])
 
 
 class Auditor:
@@ -117,7 +143,7 @@ class Auditor:
         self.run, self.task, self.engine, self.tokenizer = run, task, engine, engine.tokenizer
         self.policy, self.kept, self.judge, self.optimizer = policy, kept, judge, optimizer
         self.plan, self.seed = plan, seed
-        self.module = nn.ModuleDict({"policy": self.policy, "kept": kept, "judge": judge})
+        self.module = nn.ModuleDict({"policy": self.policy, "kept": kept, "judge": judge.module})
 
     def begin(self, cursor: dict[str, Any]) -> None:
         """Go on where a cursor points, and forget what came after it."""
@@ -126,12 +152,11 @@ class Auditor:
         rewound(self.run.path("incidents.jsonl"), step)
         self.pool = [from_row(self.tokenizer, row) for row in rows if row["use"] == "learn"]
         self.faded, self.table = Table(*state.get("faded", ())), Table(*state.get("table", ()))
-        self.num_alarms, self.kept_step = state.get("num_alarms", 0), state.get("kept_step", 0)
+        self.kept_step = state.get("kept_step", 0)
 
     @property
     def state(self) -> dict[str, Any]:
-        tables = {"faded": astuple(self.faded), "table": astuple(self.table)}
-        return {**tables, "num_alarms": self.num_alarms, "kept_step": self.kept_step}
+        return {"faded": astuple(self.faded), "table": astuple(self.table), "kept_step": self.kept_step}
 
     def write(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
         with self.run.path(name).open("a", encoding="utf-8") as file:
@@ -144,29 +169,41 @@ class Auditor:
         if step == 0 or step % self.plan.window:
             return {}
         self.faded, self.table = self.faded.faded_into(self.table), Table()
-        row = {f"judge/{name}": value for name, value in self.faded.measures().items()}
+        row = {f"judge/{name}": value for name, value in self.faded.row.items()}
         if not self.plan.learned:
             return row
-        why = self.faded.alarm()
-        self.num_alarms = self.num_alarms + 1 if why else 0
-        if self.num_alarms == IN_A_ROW:
+        if why := self.faded.alarm():
             self.roll_back(step, why)
-        elif not why:
+        else:
             self.kept.load_state_dict(self.policy.state_dict())
             self.kept_step = step
-        return row | {"judge/alarms": self.num_alarms} | self.learn(STEPS, step)
+        return row | {"judge/alarm": float(bool(why))} | self.learn(ROUND if why else STEPS, step)
 
     def first_lessons(self, sampling: Sampling) -> dict[str, float]:
         problems = draw(self.task, "train", -(-self.plan.first // 4), seed=1_000_000 * self.seed + 999_999)
-        self.file(1, "learn", attempt(self.engine, self.task, problems, replace(sampling, seed=900_000), copies=4))
-        return {"judge/verified": len(self.pool)} | self.learn(FIRST_STEPS, 0)
+        marked = attempt(self.engine, self.task, problems, replace(sampling, seed=900_000), copies=4)
+        held_out, positions, found = marked[::HELD_OUT], 0.0, [-1.0]
+        self.file(1, "learn", [a for i, a in enumerate(marked) if i % HELD_OUT])
+        for lesson in range(MOST_ROUNDS):
+            row = self.learn(ROUND, lesson - MOST_ROUNDS)
+            said, more = self.judge.verdicts(held_out, self.pool)
+            positions += row.get("judge/positions", 0) + more
+            found.append(by_line(said, held_out).row.get("J", 0.0))
+            if found[-1] <= found[-2]:
+                break
+        self.file(1, "measure", held_out, said)
+        if found[-1] < READY:
+            raise UserError(
+                f"after its first lessons the judge tells right lines from wrong ones with J {found[-1]:.2f}, and "
+                f"{READY} is asked; raise --audit.first, or practise with the verifier"
+            )
+        return row | {"judge/verified": len(marked), "judge/positions": positions, "judge/J_by_line": found[-1]}
 
     def learn(self, num_steps: int, step: int) -> dict[str, float]:
-        loss, positions = fit(self.judge, self.tokenizer, self.pool, num_steps, seed=1_000_000 * self.seed + step)
-        return {"judge/loss": loss, "judge/positions": 3 * positions}  # forward and backward
+        return self.judge.learn(self.pool, num_steps, 1_000_000 * self.seed + step)
 
     def roll_back(self, step: int, why: str) -> None:
-        since = step - IN_A_ROW * self.plan.window
+        since = step - self.plan.window
         rows = [row for row in read_jsonl(self.run.path("audits.jsonl")) if row["step"] > since and row["judged"]]
         texts = [{k: row[k] for k in ("step", "question", "text", "feedback")} for row in rows if not row["right"]]
         incident = {"step": step + 1, "back_to": self.kept_step, "why": why, "num_fooled": len(texts)}
@@ -175,7 +212,7 @@ class Auditor:
         for average in self.optimizer.state.values():
             average.zero_()
         self.optimizer.num_steps = 0
-        self.faded, self.num_alarms = Table(), 0
+        self.faded = Table()
 
     def judged(
         self, step: int, problems: Sequence[Problem], completions: Sequence[Completion]
@@ -183,21 +220,25 @@ class Auditor:
         """An update's attempts with the judge's verdicts, and numbers for metrics.jsonl; some are verified as well."""
         copies = len(completions) // len(problems)
         attempts = [unmarked(self.tokenizer, problems[i // copies], made) for i, made in enumerate(completions)]
-        attempts, positions = verdicts(self.judge, self.tokenizer, attempts)
-        rng, plan = random.Random(f"audit {self.seed} {step}"), self.plan
-        chosen = [attempts[i] for i in rng.sample(range(len(attempts)), plan.learned + plan.measured)]
-        true = [replace(a, verdict=self.task.verify(a.problem, a.transcript)) for a in chosen]
-        said = [a.verdict.first_error is None for a in chosen]
-        self.file(step + 1, "learn", true[: plan.learned], said)
-        self.file(step + 1, "measure", true[plan.learned :], said[plan.learned :])
-        self.table = self.table.plus(said[plan.learned :], [all(marks(a)) for a in true[plan.learned :]])
-        return attempts, {"judge/verified": len(true), "judge/positions": positions}
+        attempts, positions = self.judge.verdicts(attempts, self.pool)
+        shuffled = random.Random(f"audit {self.seed} {step}").sample(attempts, len(attempts))
+        measured, others = shuffled[: self.plan.measured], shuffled[self.plan.measured :]
+        others.sort(key=lambda a: a.verdict.outcome < 1)  # those that it passed first
+        learned = others[: self.plan.learned]
+        self.file(step + 1, "learn", self.verified(learned), learned)
+        true = self.verified(measured)
+        self.file(step + 1, "measure", true, measured)
+        self.table = self.table.plus([a.verdict.outcome >= 1 for a in measured], [all(marks(a)) for a in true])
+        return attempts, {"judge/verified": len(measured) + len(learned), "judge/positions": positions}
 
-    def file(self, step: int, use: str, true: Sequence[Attempt], said: Sequence[bool] = ()) -> None:
-        """Write verified attempts to audits.jsonl, and what the judge had said of each where he was asked."""
+    def verified(self, attempts: Sequence[Attempt]) -> list[Attempt]:
+        return [replace(a, verdict=self.task.verify(a.problem, a.transcript)) for a in attempts]
+
+    def file(self, step: int, use: str, true: Sequence[Attempt], said: Sequence[Attempt] = ()) -> None:
+        """Write verified attempts to audits.jsonl, and what the judge had said of each where it was asked."""
         rows = [
-            {"step": step, "use": use, "judged": judged, "right": all(marks(a)), **to_row(a)}
-            for a, judged in zip_longest(true, said[: len(true)])
+            {"step": step, "use": use, "judged": b and b.verdict.outcome >= 1, "right": all(marks(a)), **to_row(a)}
+            for a, b in zip_longest(true, said)
         ]
         self.write("audits.jsonl", rows)
         self.pool += true if use == "learn" else []

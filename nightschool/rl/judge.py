@@ -1,36 +1,36 @@
 """A learned judge of steps: an attempt -> for each line, and for the stop, is it right?
 
-It is a copy of the model with heads on its hidden states, which look at the last token of each line and at the token
-that ends the attempt. It is pessimistic: a line passes where the heads' mean, less their spread, is above one half, and
-the first line that does not pass is the first error. So its verdicts are a verifier's in form, and credit does not know
-who wrote them.
+It is a copy of the model that asks itself: would I have written this? A line passes where the judge, given the lines
+before it, writes just this one with a probability above SURE, and the first line that does not pass is the first error.
+The probabilities of all that might stand at a place add up to 1, so at most one line passes there: a policy that
+searches ever so hard finds nothing to please this judge but what the judge itself believes. A head that is asked "is
+this right?" on the same hidden states has no such bound, and learned far less from as many marks (LOG.md).
 
-It learns from marked attempts, up to their first error, and from what a cheat would try first, made of their right
-lines: stopped short, a line said twice, the work for another problem. Each head has its own part of the attempts. But:
-no samples of a policy that was set on it; made-up cheats have one turn; it needs a task that marks steps.
+It learns from marked attempts, up to their first error: right lines are made likelier, the first wrong one is made
+unlikely. And from what a cheat would try first, made of their right lines: stopped short, a line said twice, the work
+for another problem. But: where work may go on in several right ways it passes none but one, if any; it cannot judge
+what it could not learn to do; made-up cheats have one turn; it needs a task that marks steps.
 
-Sources: Tango (2505.15034) and Cooper (2508.05613) for training with the policy; Master-RM (2507.08794) for negatives
-that hold nothing; ensembles for pessimism (2310.02743).
+Sources: unlikelihood (1908.04319); likelihood as reward, PRIME (2502.01456); Tango (2505.15034) and Cooper (2508.05613)
+for training with the policy; Master-RM (2507.08794) for negatives that hold nothing.
 
-B batch, T time, C channels, K heads.
+B batch, T time.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import exp
 from statistics import fmean
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from nightschool.model.engine import Completion
-from nightschool.model.exchange import write_tensors
 from nightschool.model.transformer import Transformer
 from nightschool.rl.potential import starts_of_lines
 from nightschool.tasks.attempt import Attempt, turns_of
@@ -38,35 +38,33 @@ from nightschool.tasks.task import Verdict, lines_of
 from nightschool.text.packing import Batch, Item, collate
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.loop import update
-from nightschool.train.losses import Losses
+from nightschool.train.losses import Losses, log_probs
 from nightschool.train.optim import Optimizer
 from nightschool.world.problem import Problem
 
-HEADS = 4
-PESSIMISM = 1.0  # standard deviations of the heads below their mean
+SURE = 0.5  # of a line: at most one passes
 LEARNING_RATE = 0.001
-BATCH = 64  # marked attempts of a step of `fit`, and a cheat for each where one can be made
+BATCH = 32  # marked attempts of a step of `fit`, and a cheat for every other where one can be made
 NEWEST = 256  # half of them are drawn from so many of the last
 
 
-class Judge(nn.Module):
-    def __init__(self, body: Transformer, seed: int = 0) -> None:
-        super().__init__()
-        self.body, self.heads = body, nn.Linear(body.config.hidden_size, HEADS)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            self.heads.weight.normal_(0, body.config.hidden_size**-0.5, generator=generator)
-            self.heads.bias.zero_()
+@dataclass(frozen=True)
+class Judge:
+    """Whoever judges attempts: `learned`, or an outside one (rl/outside.py)."""
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids (B, T) -> logits of "right so far" after each token (B, T, K), float32."""
-        return self.heads(self.body.hidden(ids).float())
+    verdicts: Callable[[Sequence[Attempt], Sequence[Attempt]], tuple[list[Attempt], int]]
+    """(attempts, those marked so far) -> the attempts, judged, and positions computed"""
+    learn: Callable[[Sequence[Attempt], int, int], dict[str, float]]
+    """(marked attempts, steps, seed) -> numbers for metrics.jsonl"""
+    module: nn.Module  # what of it learns
 
-    def save(self, path: Path) -> None:
-        write_tensors(path, {name: p.detach().contiguous() for name, p in self.named_parameters()})
 
-    def load(self, path: Path) -> None:
-        self.load_state_dict(load_file(path), strict=False)  # a tied head has no entry of its own
+def learned(model: Transformer, tokenizer: Tokenizer) -> Judge:
+    def learn(marked: Sequence[Attempt], num_steps: int, seed: int) -> dict[str, float]:
+        loss, positions = fit(model, tokenizer, marked, num_steps, seed)
+        return {"judge/loss": loss, "judge/positions": 3 * positions}  # forward and backward
+
+    return Judge(lambda attempts, marked: verdicts(model, tokenizer, attempts), learn, model)
 
 
 def unmarked(tokenizer: Tokenizer, problem: Problem, completion: Completion) -> Attempt:
@@ -75,13 +73,14 @@ def unmarked(tokenizer: Tokenizer, problem: Problem, completion: Completion) -> 
     return Attempt(problem, completion, transcript, Verdict(0.0, (False,) * len(lines_of(transcript)), 0))
 
 
-def places(tokenizer: Tokenizer, attempt: Attempt) -> list[int]:
-    """Where to look, as places in prompt and completion: the last token of each line and, where an attempt was not cut
-    off, the one that ends it."""
-    made = attempt.completion
-    ends = [start - 1 for start in starts_of_lines(tokenizer, attempt)[1:]]
-    ends += [len(made.ids) - 1] if made.stop == "end" else []
-    return [len(made.prompt_ids) + end for end in ends]
+def spans(tokenizer: Tokenizer, attempt: Attempt) -> list[slice]:
+    """The tokens of each line and, where an attempt was not cut off, of the stop, as places in its completion. The
+    newline before a line is the line's: whoever writes it has decided to go on."""
+    made, num_lines = attempt.completion, len(attempt.verdict.steps)
+    starts = starts_of_lines(tokenizer, attempt)
+    edges = [start - (0 < i < num_lines) for i, start in enumerate(starts)] + [len(made.ids)]
+    found = [slice(a, b) for a, b in pairwise(edges)]
+    return found if made.stop == "end" else found[:-1]
 
 
 def marks(attempt: Attempt) -> list[bool]:
@@ -94,26 +93,30 @@ def marks(attempt: Attempt) -> list[bool]:
     return [True] * verdict.first_error + [False]
 
 
-def to_batch(tokenizer: Tokenizer, attempts: Sequence[Attempt], bags: Sequence[int]) -> Batch:
-    """A row an attempt. Streams: "bag", at the places that have a mark, the bits of the heads that learn from it;
-    "right", the mark. A stream's numbers go where their token is the target, so they stand one token later."""
+def to_batch(tokenizer: Tokenizer, attempts: Sequence[Attempt]) -> Batch:
+    """A row an attempt, what it sampled has weight 1. Streams: the tokens of lines marked "right", and of the one that
+    is marked "wrong"."""
     items = []
-    for a, bag in zip(attempts, bags, strict=True):
-        ids = [*a.completion.prompt_ids, *a.completion.ids, tokenizer.end_of_text]
-        bags_at, right_at = [0.0] * len(ids), [0.0] * len(ids)
-        for place, right in zip(places(tokenizer, a), marks(a), strict=False):
-            bags_at[place + 1], right_at[place + 1] = float(bag), float(right)
-        items.append([Item(ids, [1.0] * len(ids), {"bag": bags_at, "right": right_at})])
-    longest = -(-max(len(item.ids) - 1 for (item,) in items) // 32) * 32  # few shapes: see losses.learned
+    for a in attempts:
+        made, at = a.completion, len(a.completion.prompt_ids)
+        ids, mask = [*made.prompt_ids, *made.ids], [0.0] * at + [float(m) for m in made.mask]
+        streams = {True: [0.0] * len(ids), False: [0.0] * len(ids)}
+        for span, right in zip(spans(tokenizer, a), marks(a), strict=False):
+            streams[right][at + span.start : at + span.stop] = mask[at + span.start : at + span.stop]
+        items.append([Item(ids, mask, {"right": streams[True], "wrong": streams[False]})])
+    longest = -(-max(item.num_positions for (item,) in items) // 32) * 32  # few shapes: see losses.learned
     return collate(items, longest, tokenizer.end_of_text, packed=False)
 
 
-def marking(judge: Judge, batch: Batch) -> Losses:
-    """The mean over marked places and the heads that learn from them, in nats."""
-    bags = batch.streams["bag"].long()[..., None] >> torch.arange(HEADS, device=batch.ids.device) & 1  # (B, T, K)
-    right = batch.streams["right"][..., None].expand(bags.shape)
-    loss = F.binary_cross_entropy_with_logits(judge(batch.ids), right, reduction="none")
-    return {"judge": ((loss * bags).sum(), bags.sum())}
+def marking(model: Transformer, batch: Batch) -> Losses:
+    """ "right": -log p, a mean over tokens of right lines. "wrong": -log(1 - p), a mean over wrong lines, where p is a
+    line's, held a hair below 1 so that a judge who is sure of what is wrong can still be moved."""
+    logp = log_probs(model, batch)  # (B, T)
+    right, wrong = batch.streams["right"], batch.streams["wrong"]
+    p = (logp * wrong).sum(1).exp()  # (B,), 1 where nothing is marked wrong
+    there = wrong.any(1)
+    missed = -torch.log1p(-0.99 * p) * there
+    return {"right": (-(logp * right).sum(), right.sum()), "wrong": (missed.sum(), there.float().sum())}
 
 
 def cheat(tokenizer: Tokenizer, rng: random.Random, a: Attempt, other: Attempt) -> Attempt | None:
@@ -143,51 +146,52 @@ def cheat(tokenizer: Tokenizer, rng: random.Random, a: Attempt, other: Attempt) 
     return replace(unmarked(tokenizer, problem.problem, made), verdict=Verdict(0.0, steps, place, kind))
 
 
-def fit(judge: Judge, tokenizer: Tokenizer, pool: Sequence[Attempt], num_steps: int, seed: int) -> tuple[float, int]:
+def fit(
+    model: Transformer, tokenizer: Tokenizer, pool: Sequence[Attempt], num_steps: int, seed: int
+) -> tuple[float, int]:
     """Learn from marked attempts, the newest last -> mean loss in nats, positions computed. A function of its
     arguments: the optimizer begins anew."""
-    optimizer = Optimizer(judge, embed_lr=LEARNING_RATE, norm_lr=LEARNING_RATE, muon=False)
+    optimizer = Optimizer(model, embed_lr=LEARNING_RATE, norm_lr=LEARNING_RATE, muon=False)
     losses, num_positions = list[float](), 0
     for step in range(num_steps):
         rng = random.Random(f"judge {seed} {step}")
-        chosen = rng.choices(range(len(pool)), k=BATCH // 2)
-        chosen += rng.choices(range(max(0, len(pool) - NEWEST), len(pool)), k=BATCH // 2)
-        bags = [random.Random(f"bag {i}").randrange(1, 2**HEADS) for i in chosen]
-        made_up = (cheat(tokenizer, rng, pool[i], rng.choice(pool)) for i in chosen)
-        cheats = [a for a in made_up if a]
-        batch = to_batch(tokenizer, [*(pool[i] for i in chosen), *cheats], bags + [2**HEADS - 1] * len(cheats))
-        row = update(judge, optimizer, marking, [batch], lr_scale=1 - step / num_steps, clip_norm=1.0)
+        chosen = rng.choices(pool, k=BATCH // 2) + rng.choices(pool[-NEWEST:], k=BATCH // 2)
+        made_up = (cheat(tokenizer, rng, a, rng.choice(pool)) for a in chosen[::2])
+        batch = to_batch(tokenizer, [*chosen, *(a for a in made_up if a)])
+        row = update(model, optimizer, marking, [batch], lr_scale=1 - step / num_steps, clip_norm=1.0)
         losses += [row["loss"]] if "loss" in row else []
         num_positions += batch.ids.numel()
     return fmean(losses), num_positions
 
 
 @torch.no_grad()
-def scores(judge: Judge, tokenizer: Tokenizer, attempts: Sequence[Attempt]) -> tuple[list[list[float]], int]:
-    """Of each attempt's places the heads' mean probability of "right", less PESSIMISM times their spread; positions
-    computed."""
+def scores(model: Transformer, tokenizer: Tokenizer, attempts: Sequence[Attempt]) -> tuple[list[list[float]], int]:
+    """Of each attempt's lines and its stop, how probable the judge finds them; positions computed."""
     found, num_positions = list[list[float]](), 0
     for i in range(0, len(attempts), 128):
         some = attempts[i : i + 128]
-        ids = to_batch(tokenizer, some, [0] * len(some)).ids
-        p = judge(ids.to(judge.heads.weight.device)).sigmoid()
-        low = (p.mean(-1) - PESSIMISM * p.std(-1)).cpu()
-        found += [low[row, places(tokenizer, a)].tolist() for row, a in enumerate(some)]
-        num_positions += ids.numel()
+        batch = to_batch(tokenizer, some).to(next(model.parameters()).device)
+        for a, row in zip(some, log_probs(model, batch).tolist(), strict=True):
+            said = row[len(a.completion.prompt_ids) - 1 :]  # a token's number stands where it is the target
+            found.append([exp(sum(said[span])) for span in spans(tokenizer, a)])
+        num_positions += batch.ids.numel()
     return found, num_positions
 
 
-def verdicts(judge: Judge, tokenizer: Tokenizer, attempts: Sequence[Attempt]) -> tuple[list[Attempt], int]:
-    """The attempts, judged, and positions computed. What was cut off is not whole, whatever the judge thinks."""
-    judged = []
-    found, num_positions = scores(judge, tokenizer, attempts)
-    for a, line in zip(attempts, found, strict=True):
-        num_lines = len(a.verdict.steps)
-        whole = None if a.completion.stop == "end" else num_lines
-        first_error = next((i for i, score in enumerate(line) if score <= 0.5), whole)
-        steps = tuple(first_error is None or i < first_error for i in range(num_lines))
-        judged.append(replace(a, verdict=Verdict(float(first_error is None), steps, first_error, "judged")))
-    return judged, num_positions
+def verdicts(model: Transformer, tokenizer: Tokenizer, attempts: Sequence[Attempt]) -> tuple[list[Attempt], int]:
+    """The attempts, judged, and positions computed."""
+    found, num_positions = scores(model, tokenizer, attempts)
+    places = ((i for i, score in enumerate(line) if score <= SURE) for line in found)
+    return [judged(a, next(wrong, None)) for a, wrong in zip(attempts, places, strict=True)], num_positions
+
+
+def judged(a: Attempt, first_error: int | None) -> Attempt:
+    """The attempt with a judge's verdict. What was cut off is not whole, whatever the judge thinks."""
+    num_lines = len(a.verdict.steps)
+    if first_error is None and a.completion.stop != "end":
+        first_error = num_lines
+    steps = tuple(first_error is None or i < first_error for i in range(num_lines))
+    return replace(a, verdict=Verdict(float(first_error is None), steps, first_error, "judged"))
 
 
 def to_row(a: Attempt) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One answer of any OpenAI-compatible server, by urllib; OPENAI_API_KEY from the environment goes with it if set.
+"""Answers of any OpenAI-compatible server, by urllib; OPENAI_API_KEY from the environment goes with it if set.
 
 But: one user turn, no streaming; what is not mended by waiting ends in a UserError.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -16,6 +18,7 @@ from nightschool.config import UserError
 
 WAITS_SECONDS = (1, 2, 4, 8)  # before each further try of a busy server
 TIMEOUT_SECONDS = 120
+TOGETHER = 8  # requests at a time
 AGAIN = "then the same command goes on"
 
 
@@ -44,3 +47,12 @@ def answer(endpoint: str, prompt: str, model: str | None = None, temperature: fl
             raise UserError(f"cannot reach {url} ({reason}); check --endpoint or start its server, {AGAIN}") from None
         except (ValueError, LookupError, TypeError):
             raise UserError(f"{url} sends no chat completion; give an OpenAI-compatible --endpoint") from None
+
+
+def answers(endpoint: str, prompts: Sequence[str], model: str | None = None, temperature: float = 1.0) -> list[str]:
+    """`answer` to each prompt, some at a time."""
+    pool = ThreadPoolExecutor(TOGETHER)
+    try:
+        return list(pool.map(lambda prompt: answer(endpoint, prompt, model, temperature), prompts))
+    finally:
+        pool.shutdown(cancel_futures=True)

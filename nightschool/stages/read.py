@@ -16,7 +16,6 @@ import operator
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -47,7 +46,6 @@ from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 CARD = "A small model of the Qwen3 architecture, raised by nightschool, after it has read some documents."
 TRIAL = 32  # reflections by which the form is chosen
 MIN_ASKED = 4  # held-out questions without which nothing could be said of the morning
-ASKED_TOGETHER = 8  # requests at a time
 
 
 @dataclass(frozen=True)
@@ -92,14 +90,7 @@ class Config:
 def by_endpoint(url: str, model: str | None) -> Reader:
     """The answers of another model."""
 
-    def read(prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
-        pool = ThreadPoolExecutor(ASKED_TOGETHER)
-        try:
-            return list(pool.map(lambda prompt: client.answer(url, prompt, model, temperature), prompts))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    return read
+    return lambda prompts, temperature, seed: client.answers(url, prompts, model, temperature)
 
 
 def remembered(reader: Reader, path: Path, block: int) -> Reader:

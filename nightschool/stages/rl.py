@@ -7,8 +7,9 @@ taken on dev at intervals. But: one update for each batch of attempts; a start t
 school instead of being practised; of several ranks each tries its share of the problems, and the first alone takes up
 what is wrong.
 
-With --judge the verdicts that credit is made from are a learned judge's (rl/judge.py), held against the verifier by an
-auditor (rl/auditor.py). Dev problems are verified as ever, to measure and to find out whether practice is worth while.
+With --judge the verdicts that credit is made from are a learned judge's (rl/judge.py), or with --judge-endpoint another
+model's (rl/outside.py), held against the verifier by an auditor (rl/auditor.py). Dev problems are verified as ever, to
+measure and to find out whether practice is worth while.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ from nightschool.model.transformer import Transformer
 from nightschool.rl.auditor import Auditor, Plan
 from nightschool.rl.batch import Average, Groups, in_groups, num_forward, to_batch, to_item, to_replay
 from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached, reviewed
-from nightschool.rl.judge import Judge
+from nightschool.rl.judge import learned
 from nightschool.rl.measures import lucky, measures, pass_at, shares
+from nightschool.rl.outside import outside
 from nightschool.rl.potential import monte_carlo, starts_of_lines, value
 from nightschool.rl.review import read
 from nightschool.rl.update import Clip, policy
 from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
+from nightschool.serve import client
 from nightschool.tasks.attempt import attempt, judge, resume, sample
 from nightschool.tasks.exam import graduate
 from nightschool.tasks.named import PRACTICE, task_named
@@ -56,7 +59,8 @@ from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture, after practice with a verifier."
 POTENTIALS = ("value", "monte_carlo")
-JUDGE = "judge.safetensors"  # in the run folder, where one judged
+JUDGE = "judge"  # in the run folder, where one learned: a checkpoint
+JUDGE_CARD = "The judge of a practice: a line is right where this model would have written it."
 NUM_SHOWN = 32  # dev problems whose attempts are kept for the report
 
 
@@ -71,6 +75,8 @@ class Config:
     continuations: int = 4  # of monte_carlo, from before each line
     judge: Literal["none", "audited", "static"] = "none"  # none = the verifier rewards; else a learned judge does
     judge_start: Path | None = None  # a run whose judge it begins with; None = from audit.first attempts
+    judge_endpoint: str | None = None  # an OpenAI-compatible server whose model judges in its place
+    judge_model: str | None = None  # its name there
     audit: Plan = field(default_factory=Plan)
     average: Average = "credited"  # tokens that credit moves; token = all sampled ones; sequence = each attempt alike
     drop_even: bool = False  # leave groups that credit does not move out of the batch
@@ -111,6 +117,12 @@ class Config:
             raise UserError("a judge begins with marked attempts; raise audit.first, or name a judge_start")
         if self.credit == "review" and not self.reviewer:
             raise UserError("credit review needs a reviewer; name a run of `nightschool review`")
+        if self.judge_endpoint and (self.judge == "none" or self.judge_start):
+            raise UserError(
+                "a judge_endpoint needs --judge audited or static, and no judge_start: it was taught elsewhere"
+            )
+        if self.judge_endpoint and not self.judge_endpoint.startswith(("http://", "https://")):
+            raise UserError(f"judge_endpoint must start with http:// or https://; got {self.judge_endpoint!r}")
         if self.credit == "value" and self.problems < 2:
             raise UserError("credit value needs problems of at least 2: it judges each by the others; got 1")
 
@@ -334,11 +346,15 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     optimizer = Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=by_muon)
     auditor = None
     if config.judge != "none":
-        kept, body = (exchange.load(start, DTYPES[dtype])[0] for _ in range(2))
-        learned = Judge(body, config.seed)
+        kept, learner = (exchange.load(start, DTYPES[dtype])[0] for _ in range(2))
         if config.judge_start:
-            learned.load(config.judge_start / JUDGE)
-        auditor = Auditor(run, task, engine, model, kept, learned, optimizer, config.audited, config.seed)
+            learner = exchange.load(config.judge_start / JUDGE, DTYPES[dtype])[0]
+        if config.lora_rank:  # what is put back has the policy's own form
+            lora.add(kept, config.lora_rank, seed=config.seed)
+        judging = learned(learner, tokenizer)
+        if url := config.judge_endpoint:
+            judging = outside(lambda prompts: client.answers(url, prompts, config.judge_model, temperature=0.0))
+        auditor = Auditor(run, task, engine, model, kept, judging, optimizer, config.audited, config.seed)
     reviewer = exchange.load(exchange.checkpoint_of(config.reviewer), DTYPES[dtype])[0] if config.reviewer else None
     practice = Practice(config, task, model, engine, assign, auditor, reviewer)
 
@@ -366,8 +382,8 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         label="rl",
     )
     ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
-    if auditor:
-        auditor.judge.save(run.path(JUDGE))
+    if auditor and not config.judge_endpoint:
+        exchange.save(run.path(JUDGE), learner, tokenizer, JUDGE_CARD)
     ranks.first(lambda: graduate(run, model, tokenizer, config.exam_n))
     rows = ranks.first(lambda: [] if hindrance else read_jsonl(run.path("metrics.jsonl")))
     updates = [row for row in rows if "rollouts" in row]
