@@ -12,7 +12,7 @@ import pytest
 from nightschool.__main__ import main
 from nightschool.lab import reading
 from nightschool.lab.reading import ARMS, bars, food
-from nightschool.lab.reading_text import Asked, Text, book, likeliest
+from nightschool.lab.reading_text import Asked, Text, folder, likeliest
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import ModelConfig, Transformer
@@ -141,11 +141,14 @@ def test_the_program_asks_of_every_gap_and_never_in_the_exam_wording() -> None:
     assert hold_out(made, 4)
 
 
-def test_a_book_and_what_is_asked_about_it(start: Path, tmp_path: Path) -> None:
-    (tmp_path / "read.txt").write_text(story(2))
-    text, words = Text(read=(str(tmp_path / "read.txt"),), questions=9), Tokenizer.load(start / "checkpoint")
-    found = book(text, words, 0)
-    assert len(found.asked) == 9
+def test_a_folder_and_what_is_asked_about_it(start: Path, tmp_path: Path) -> None:
+    for seed in range(4):
+        (tmp_path / f"{seed}.txt").write_text(story(seed, 20))
+    text, words = Text(read=(str(tmp_path),), questions=30), Tokenizer.load(start / "checkpoint")
+    found, wrong = folder(text, words, 0), folder(text, words, 0, wrong=True)
+    assert len(found.asked) == 30
+    assert len({passage.source for passage in found.passages}) == 2
+    assert not {p.source for p in found.passages} & {p.source for p in wrong.passages}, "they were one document once"
     whole = " ".join(passage.text for passage in found.passages)
     for one in found.asked:
         head, _, tail = GAPS[-1].partition("{}")

@@ -1,12 +1,12 @@
 """The reading lab on real text, where no grammar knows the truth and a small model cannot write questions.
 
 The reader is a program: it leaves out a name or a number of a sentence and asks for it (night/forms.py, "gaps"), in
-four wordings and with more or less of the sentence around it. Asked are gaps of the document that were drawn before
-any training, in a fifth wording: which of four names or numbers of that document the model finds likeliest.
+four wordings and with more or less of the sentence around it. Asked are gaps of the documents that were drawn
+before any training, in a fifth wording: which of four names or numbers of its document the model finds likeliest.
 
-    text_read    the gaps that the program asks of a document
-    text_reread  the document itself, again and again
-    text_wrong   the gaps of another document
+    text_read    the gaps that the program asks of the documents
+    text_reread  the documents themselves, again and again
+    text_wrong   the gaps of as many other documents
 
 Half of each night is school: other texts and gaps in them, so that all arms know what a gap is. But: a question holds
 words of its sentence; whether the model would know the fact in other words is not asked.
@@ -15,7 +15,7 @@ words of its sentence; whether the model would know the fact in other words is n
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -49,13 +49,14 @@ NUM_SCHOOL = 400  # documents of school
 TONIGHT = 0.5  # share of the tokens
 CHECKS = 8  # of the answers during a night
 LEAST_WORDS = 8  # of a sentence that is asked about
+LEAST_ASKED = 10  # questions without which a document is passed over
 
 
 @dataclass(frozen=True)
 class Text:
     start: Path | None = None  # a run of `pretrain` on real text
     school: tuple[str, ...] = ()  # sources of texts like those it was raised on
-    read: tuple[str, ...] = ()  # sources of texts that it has never seen; a seed draws one document
+    read: tuple[str, ...] = ()  # sources of texts that it has never seen; a seed draws some
     questions: int = 100
     rounds: int = 8  # questions that the program asks about each gap
     tokens: int = 200_000  # to learn from
@@ -67,7 +68,7 @@ class Asked(NamedTuple):
     choices: tuple[str, ...]  # the right one first
 
 
-class Book(NamedTuple):
+class Folder(NamedTuple):
     passages: list[Passage]
     asked: list[Asked]
 
@@ -77,22 +78,28 @@ def documents(folders: tuple[str, ...], most: int) -> list[Document]:
     return [d for path in sources.files_of(folders) for d, _ in islice(sources.documents(path), most)]
 
 
-@cache
-def book(text: Text, words: Tokenizer, seed: int) -> Book:
-    """A document with gaps enough in whole sentences, as far as they go, and the questions about it."""
-    rng = random.Random(f"book {seed}")
-    for document in rng.sample(pool := documents(text.read, 10_000), len(pool)):
-        taken = list[Passage]()
-        for part in parts(document.text, words, PASSAGE_TOKENS):
-            taken.append(Passage(part, document.id))
-            found = asked(" ".join(passage.text for passage in taken), rng)
-            if len(found) >= text.questions:
-                return Book(taken, found[: text.questions])
-    raise UserError(f"no document in {' '.join(text.read)} has {text.questions} sentences with a name or a number")
+def folder(text: Text, words: Tokenizer, seed: int, wrong: bool = False) -> Folder:
+    """Documents with so many questions; `wrong`: the ones that would be drawn after them."""
+    rng = random.Random(f"folder {seed}")
+    pool = documents(text.read, 10_000)
+    drawn = iter(rng.sample(pool, len(pool)))
+    found = [take(text, words, drawn, rng) for _ in range(1 + wrong)]
+    return found[-1]
+
+
+def take(text: Text, words: Tokenizer, drawn: Iterator[Document], rng: random.Random) -> Folder:
+    taken, questions = list[Passage](), list[Asked]()
+    for document in drawn:
+        if len(more := asked(document.text, rng)) >= LEAST_ASKED:
+            taken += [Passage(part, document.id) for part in parts(document.text, words, PASSAGE_TOKENS)]
+            questions += more
+            if len(questions) >= text.questions:
+                return Folder(taken, questions[: text.questions])
+    raise UserError(f"there are fewer than {text.questions} questions in {' '.join(text.read)}; give it more to read")
 
 
 def asked(text: str, rng: random.Random) -> list[Asked]:
-    """A question about each whole sentence that has a gap; wrong choices come as often as their words do."""
+    """A question about each whole sentence that has a gap; wrong choices come as often as they do in the text."""
     gaps = gaps_of(text)
     told, found = [m[0] for _, m in gaps], dict[str, Asked]()
     for line, m in rng.sample(gaps, len(gaps)):
@@ -149,8 +156,8 @@ def row_of(text: Text, out: Path, threads: int, arm: str, seed: int) -> Json:
         assert text.start
         device = set_up(threads, "bfloat16")
         model, words = exchange.load(exchange.checkpoint_of(text.start), device.dtype)
-        ours, theirs = book(text, words, seed), book(text, words, seed + 1000)
-        learned = theirs if arm == "text_wrong" else ours
+        ours = folder(text, words, seed)
+        learned = folder(text, words, seed, wrong=True) if arm == "text_wrong" else ours
         if arm == "text_reread":
             food = [[Document(text=passage.text)] for passage in ours.passages]
         else:
