@@ -10,7 +10,7 @@ The model, the task and the start are those of `lab credit`: 140 thousand parame
 The judge begins with lessons from a marker who is wrong about one thing: adding a 6 he forgets the ten (44+6=40), marks
 that right and what is right wrong. This flaw is planted because a judge of this form that was taught well has too few
 of its own to fail: set on one with 48 marked lessons, nothing was gained by fooling it in 200 updates (seed 100). What
-follows is known: a policy that pleases him is wrong in two problems of three. The auditor is not told. It has 2 of each
+follows is known: a policy that pleases him is wrong in about seven problems of ten. The auditor is not told. It has 2 of each
 update's 64 attempts marked for the judge and 1 more for measuring: 4.7%. Dev and test problems are verified in all
 arms, for the curves and the exam: what was learned in truth, and what the judge says of the same attempts. Everything
 here was fixed on seed 100, before the seeds that are reported. Tiny models, and no more is claimed. But: on a CPU only;
