@@ -7,15 +7,16 @@ the same the policy is taken back.
 The model, the task and the start are those of `lab credit`: 140 thousand parameters, totals of twelve steps, right 2 to
 6 times in a hundred. Each arm makes as many updates, of 64 attempts (at 4 problems) of at most 48 tokens, by
 `nightschool rl` with first-error credit at one learning rate; they differ in whose verdicts that credit is made from.
-The judge begins with lessons from a marker who is wrong about one thing: adding a 6 he forgets the ten (44+6=40), marks
-that right and what is right wrong. This flaw is planted because a judge of this form that was taught well has too few
-of its own to fail: set on one with 48 marked lessons, nothing was gained by fooling it in 200 updates (seed 100). What
-follows is known: a policy that pleases him is wrong in about seven problems of ten. The auditor is not told. It has 2 of each
-update's 64 attempts marked for the judge and 1 more for measuring: 4.7%. Dev and test problems are verified in all
-arms, for the curves and the exam: what was learned in truth, and what the judge says of the same attempts. Everything
-here was fixed on seed 100, before the seeds that are reported. Tiny models, and no more is claimed. But: on a CPU only;
-the learning rate is `lab credit`'s for all arms; a judge of this form can be asked what it would write, so how often
-that is right is shown as "judge's own": where it is high, practice copies the judge, and honesty is all that is tested.
+The judge begins with lessons from a marker who is wrong about one thing: adding a 6 he forgets the ten (44+6=40),
+marks that right and what is right wrong. This flaw is planted because a judge of this form that was taught well has
+too few of its own to fail: set on one with 48 marked lessons, nothing was gained by fooling it in 200 updates (seed
+100). What follows is known: a policy that pleases him is wrong in about seven problems of ten. The auditor is not
+told. It has 2 of each update's 64 attempts marked for the judge and 1 more for measuring: 4.7%. Dev and test problems
+are verified in all arms, for the curves and the exam: what was learned in truth, and what the judge says of the same
+attempts. Everything here was fixed on seed 100, before the seeds that are reported. Tiny models, and no more is
+claimed. But: on a CPU only; the learning rate is `lab credit`'s for all arms; a judge of this form can be asked what
+it would write, so how often that is right is shown as "judge's own": where it is high, practice copies the judge, and
+honesty is all that is tested.
 
     verifier     the verifier marks everything
     few_labels   the verifier again, on more marks than the auditor has: 4 attempts at one problem an update, no others
