@@ -1,6 +1,6 @@
 """Nights in a row: five families move in, one a night. What does the last morning still know of each?
 
-    python bench/nights.py life          10 minutes a seed on two cores; resumes; writes results/nights.json
+    python bench/nights.py life          10 minutes a seed on one core; resumes; writes results/nights.json
 
 Each night begins at the morning before; of a family whose night was undone nothing is asked. Beside it the same nights
 without repeating what earlier ones taught, nor a gate that asks for it. All questions are in wordings that no night
