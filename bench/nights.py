@@ -34,11 +34,8 @@ def examine(run: Path, families: Past) -> dict[str, Any]:
     """How much a run knows of each family, and of the day's skills."""
     model, tokenizer = exchange.load(run / "checkpoint", device.set_up(0, "auto").dtype)
     engine = Engine(model, tokenizer, slots=128)
-    asked = {f"family {i}": night.fixed(questions(news.facts)) for i, news in enumerate(families.news, 1)}
-    sizes = [len(news.facts) for news in families.news]
-    known = [
-        exam(engine, {name: task}, "dev", n)[0][name] for (name, task), n in zip(asked.items(), sizes, strict=True)
-    ]
+    asked = [questions(news.facts) for news in families.news]
+    known = [exam(engine, {"news": night.fixed(family)}, "dev", len(family))[0]["news"] for family in asked]
     skills = exam(engine, SKILLS, "dev", 200)[0]
     return {
         "families": [score["accuracy"] for score in known],

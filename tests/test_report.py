@@ -11,7 +11,7 @@ import pytest
 
 from nightschool import runs
 from nightschool.config import UserError
-from nightschool.stages import report
+from nightschool.stages import figures, report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 MINUS = "\N{MINUS SIGN}"
@@ -314,10 +314,10 @@ def test_review_is_told(life: Path) -> None:
 
 
 def test_words_for_numbers() -> None:
-    assert [report.short(x) for x in (12, 690_000, 2_930_000)] == [
+    assert [figures.short(x) for x in (12, 690_000, 2_930_000)] == [
         "12",
         "690\N{NBSP}thousand",
         "2.93\N{NBSP}million",
     ]
-    assert [report.money(x) for x in (0, 0.0032, 1.5)] == ["$0.00", "0.32\N{NBSP}cents", "$1.50"]
-    assert [report.pct(x) for x in (0, 0.9144, 1)] == ["0.0", "91.4", "100"]
+    assert [figures.money(x) for x in (0, 0.0032, 1.5)] == ["$0.00", "0.32\N{NBSP}cents", "$1.50"]
+    assert [figures.pct(x) for x in (0, 0.9144, 1)] == ["0.0", "91.4", "100"]

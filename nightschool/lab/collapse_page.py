@@ -10,7 +10,7 @@ from typing import Any
 
 from nightschool.lab.report import render
 from nightschool.runs import write_text
-from nightschool.stages.report import called
+from nightschool.stages.figures import called
 
 SHOWN = {  # arm -> its colour, readable on white and on black
     "naive": "#d1495b",

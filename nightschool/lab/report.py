@@ -14,7 +14,7 @@ import jinja2
 
 from nightschool.runs import write_text
 from nightschool.stages import report as life
-from nightschool.stages.report import called, pct, short
+from nightschool.stages.figures import called, pct, short
 
 Curve = Sequence[Sequence[float]]  # (x, y) pairs
 

@@ -92,9 +92,8 @@ def sleep(
     evening = once(run.path("evening.json"), lambda: sit(engine))
     plan, row_length = going_on(model.config, tokenizer.brought, lora=night.lora_rank > 0)
     seed, max_drift, dreams = night.seed, night.max_drift, night.dreams
-    replay = (
-        night.replay if food else 1.0
-    )  # a model that could write nothing true only repeats; the gate keeps the evening's
+    # a model that could write nothing true only repeats; the gate keeps the evening's
+    replay = night.replay if food else 1.0
     dreamt, gauge, self_ = list[Document](), [], model
     if dreams:
         path = run.path("dreams.jsonl")

@@ -46,9 +46,7 @@ class Config:
     night_tokens: int = night.Config.tokens  # of the town's news: to train on
     per_document: int = night.Config.per_document  # of the town's news: questions the model asks itself about each
     exams: tuple[str, ...] = ()  # files of multiple choice, as `nightschool evaluate` takes them
-    held_out: tuple[
-        str, ...
-    ] = ()  # texts and conversations to measure bits per byte on, beside those put aside by hash
+    held_out: tuple[str, ...] = ()  # texts to measure bits per byte on, beside those put aside by hash
     n_dev: int = night.Config.n_gate  # dev problems per skill of the town at the end of a stage
     n: int = evaluate.Config.n  # test problems per skill of the town, and of each exam, in the evening and the morning
     until: str = ""  # the last stage to do; "" = all, and the report
