@@ -24,6 +24,7 @@ from nightschool import config, device, runs
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import Transformer
 from nightschool.rl.credit import first_error
+from nightschool.rl.practice import by_itself
 from nightschool.rl.update import policy
 from nightschool.stages import rl
 from nightschool.stages import tokenizer as stage
@@ -92,10 +93,10 @@ def main(c: Config) -> dict[str, Any]:
         max_new_tokens=NEW,
         average="token",
     )
-    practice = rl.Practice(settings, task, model, Engine(model, vocabulary, slots=128), first_error)
+    engine, credit = Engine(model, vocabulary, slots=128), by_itself(first_error)
     rows: list[dict[str, float]] = []
     start = time.perf_counter()
-    for step, batch in enumerate(practice.batches({})):
+    for step, batch in enumerate(rl.batches(settings, task, model, engine, credit, None, {})):
         made = time.perf_counter()
         update(model, optimizer, policy, [batch], 1.0, clip_norm=1.0)
         end = time.perf_counter()

@@ -50,6 +50,19 @@ def test_at_first_nothing_changes_and_only_factors_learn() -> None:
     assert all(name.endswith((".A", ".B")) for name in names)
 
 
+def test_without_its_factors_it_is_the_model_it_was() -> None:
+    model, plain = small(), small()
+    lora.add(model, rank=3, seed=0)
+    for name, p in model.named_parameters():
+        if name.endswith(".B"):
+            p.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(2))
+    learned = model(IDS)
+    with lora.without(model):
+        assert torch.equal(model(IDS), plain(IDS))
+    assert not torch.equal(learned, plain(IDS))
+    assert torch.equal(model(IDS), learned)
+
+
 def test_a_step_is_the_dense_one_by_hand() -> None:
     """With G the gradient of W: dA = s BᵀG and dB = s G Aᵀ, and the merged weight is W + s B A."""
     model, dense = small(), small()

@@ -11,6 +11,9 @@ the rate too: train/plan.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -43,6 +46,20 @@ def add(model: Transformer, rank: int, alpha: float = ALPHA, seed: int = 0) -> N
     for module in list(model.model.layers.modules()):
         if isinstance(module, Linear):
             parametrize.register_parametrization(module, "weight", Factors(module.weight, rank, alpha, generator))
+
+
+@contextmanager
+def without(model: nn.Module) -> Iterator[None]:
+    """The model as it was before `add`, to the last bit, while the block lasts."""
+    factors = [module for module in model.modules() if isinstance(module, Factors)]
+    scales = [each.scale for each in factors]
+    for each in factors:
+        each.scale = 0.0
+    try:
+        yield
+    finally:
+        for each, scale in zip(factors, scales, strict=True):
+            each.scale = scale
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from nightschool.text.tokenizer import Tokenizer
 
 Average = Literal["credited", "token", "sequence"]
 Groups = list[list[Attempt]]
+Credits = list[list[list[float]]]  # [group][attempt][line]
 
 
 def to_item(tokenizer: Tokenizer, attempt: Attempt, credit: Sequence[float], average: Average = "credited") -> Item:
@@ -33,6 +34,16 @@ def to_item(tokenizer: Tokenizer, attempt: Attempt, credit: Sequence[float], ave
             "ce_weight": [0.0] * (len(prompt) + len(adv)),
         },
     )
+
+
+def to_items(tokenizer: Tokenizer, groups: Groups, credits: Credits, average: Average, drop_even: bool) -> list[Item]:
+    """drop_even: leave out groups that credit does not move; at least one item stays."""
+    return [
+        to_item(tokenizer, a, earned, average)
+        for group, given in zip(groups, credits, strict=True)
+        for a, earned in zip(group, given, strict=True)
+        if not drop_even or any(any(line) for line in given)
+    ] or [to_item(tokenizer, groups[0][0], credits[0][0])]
 
 
 def to_replay(item: Item) -> Item:

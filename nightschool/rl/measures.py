@@ -1,16 +1,25 @@
-"""What a step's attempts were like, and what credit did to them: numbers for metrics.jsonl."""
+"""What attempts were like, and what credit did to them: numbers for metrics.jsonl, rows for the report."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import comb
 from statistics import fmean, pstdev
+from typing import Any
 
-from nightschool.rl.credit import reached
-from nightschool.tasks.attempt import Attempt
+import torch
+from torch import Tensor
 
-Groups = Sequence[Sequence[Attempt]]
+from nightschool.model.engine import Engine
+from nightschool.model.sampling import Sampling
+from nightschool.rl.batch import Groups, in_groups, to_batch, to_item
+from nightschool.rl.credit import ASSIGNERS, reached
+from nightschool.tasks.attempt import Attempt, attempt
+from nightschool.tasks.task import Task, lines_of
+from nightschool.tasks.world import draw
+from nightschool.text.packing import Batch
 
 
 def measures(groups: Groups, credits: Sequence[Sequence[Sequence[float]]]) -> dict[str, float]:
@@ -84,3 +93,42 @@ def pass_at(k: int, groups: Groups) -> float:
         wrong = sum(a.verdict.outcome < 1 for a in group)
         missed += comb(wrong, k) / comb(len(group), k)
     return 1 - missed / len(groups)
+
+
+def on_dev(
+    engine: Engine, task: Task, origin: Callable[[Batch], Tensor], sampling: Sampling, n: int, k: int, seed: int
+) -> dict[str, float]:
+    """pass@1 and pass@k on n dev problems, always the same; kl: nats a token from `origin`, which gives its log-probs
+    of a batch, on these samples."""
+    start = time.perf_counter()
+    attempts = attempt(engine, task, draw(task, "dev", n, seed), sampling, k)
+    row = {f"pass@{few}": pass_at(few, in_groups(attempts, k)) for few in sorted({1, k})}
+    moved = num_tokens = 0.0
+    for i in range(0, len(attempts), 128):
+        items = [to_item(engine.tokenizer, a, [0.0]) for a in attempts[i : i + 128]]
+        batch = to_batch(items, engine.tokenizer)
+        with torch.no_grad():
+            moved += float((batch.streams["old_logp"] * batch.weights - origin(batch)).sum())
+        num_tokens += float(batch.weights.sum())
+    more = {"kl": moved / num_tokens, "seconds": time.perf_counter() - start}
+    return row | shares(lucky_rate=lucky(attempts)) | more
+
+
+def rows_of(groups: Groups) -> list[dict[str, Any]]:
+    """rollouts.jsonl: attempts with what outcome and step credit would give them."""
+    rows = []
+    for group in groups:
+        by_outcome, by_step = ASSIGNERS["outcome"](group), ASSIGNERS["first_error"](group)
+        for j, a in enumerate(group):
+            lines = zip(lines_of(a.transcript), a.verdict.steps, by_step[j], strict=False)
+            rows.append(
+                {
+                    "prompt": a.problem.prompt,
+                    "answer": a.problem.answer,
+                    "outcome": a.verdict.outcome,
+                    "feedback": a.verdict.feedback,
+                    "outcome_credit": by_outcome[j][0],
+                    "steps": [{"text": text, "ok": ok, "credit": credit} for text, ok, credit in lines],
+                }
+            )
+    return rows

@@ -28,8 +28,8 @@ from nightschool.model.transformer import Transformer
 from nightschool.rl import review
 from nightschool.rl.batch import Groups, in_groups
 from nightschool.rl.credit import Marks, by_marks
+from nightschool.rl.measures import rows_of
 from nightschool.runs import Costs, Run, make_once, read_json, read_jsonl, write_json, write_jsonl
-from nightschool.stages.rl import rows_of
 from nightschool.tasks.attempt import Attempt, attempt, judge
 from nightschool.tasks.exam import interval
 from nightschool.tasks.named import PRACTICE, task_named

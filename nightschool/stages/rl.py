@@ -33,20 +33,19 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl.auditor import Auditor, Plan
-from nightschool.rl.batch import Average, Groups, in_groups, num_forward, to_batch, to_item, to_replay
-from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached, reviewed
+from nightschool.rl.batch import Average, in_groups, num_forward, to_batch, to_items, to_replay
+from nightschool.rl.credit import ASSIGNERS, Assigner
 from nightschool.rl.judge import learned
-from nightschool.rl.measures import lucky, measures, pass_at, shares
+from nightschool.rl.measures import measures, on_dev, rows_of
 from nightschool.rl.outside import outside
-from nightschool.rl.potential import monte_carlo, starts_of_lines, value
-from nightschool.rl.review import read
+from nightschool.rl.practice import COSTLY, Creditor, by_itself, credited, creditor, first_look
 from nightschool.rl.update import Clip, policy
 from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
 from nightschool.serve import client
-from nightschool.tasks.attempt import attempt, judge, resume, sample
+from nightschool.tasks.attempt import judge, sample
 from nightschool.tasks.exam import graduate
-from nightschool.tasks.named import PRACTICE, task_named
-from nightschool.tasks.task import Task, Verdict, lines_of
+from nightschool.tasks.named import PRACTICE, gold_verdict, task_named
+from nightschool.tasks.task import Task
 from nightschool.tasks.world import draw
 from nightschool.text.corpus import Mixture
 from nightschool.text.packing import Batch
@@ -58,10 +57,8 @@ from nightschool.train.schedule import warm_stay_decay
 from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture, after practice with a verifier."
-POTENTIALS = ("value", "monte_carlo")
 JUDGE = "judge"  # in the run folder, where one learned: a checkpoint
 JUDGE_CARD = "The judge of a practice: a line is right where this model would have written it."
-NUM_SHOWN = 32  # dev problems whose attempts are kept for the report
 
 
 @dataclass(frozen=True)
@@ -133,186 +130,61 @@ class Config:
         return replace(plan, first=0) if self.judge_start else plan
 
 
-@dataclass(frozen=True)
-class Practice:
-    """What an update's batch is made from. `assign` None: by the potential that config.credit names."""
-
-    config: Config
-    task: Task
-    model: Transformer
-    engine: Engine
-    assign: Assigner | None
-    auditor: Auditor | None = None
-    reviewer: Transformer | None = None
-
-    def batches(self, cursor: dict[str, Any]) -> Iterator[Batch]:
-        """An update's batch at a time, sampled from the model as it is then: a function of (seed, cursor, weights)."""
-        config, engine, auditor = self.config, self.engine, self.auditor
-        tokenizer = engine.tokenizer
-        replay_tokens = 1024 * (not tokenizer.brought) if config.replay_tokens is None else config.replay_tokens
-        replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=replay_tokens)
-        leave_out = config.drop_even or config.average == "credited"  # there they count nothing in any case
+def batches(
+    config: Config,
+    task: Task,
+    model: Transformer,
+    engine: Engine,
+    credit: Creditor,
+    auditor: Auditor | None,
+    cursor: dict[str, Any],
+) -> Iterator[Batch]:
+    """An update's batch at a time, sampled from the model as it is then: a function of (seed, cursor, weights)."""
+    tokenizer = engine.tokenizer
+    replay_tokens = 1024 * (not tokenizer.brought) if config.replay_tokens is None else config.replay_tokens
+    replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=replay_tokens)
+    leave_out = config.drop_even or config.average == "credited"  # there they count nothing in any case
+    if auditor:
+        auditor.begin(cursor)
+    for step in range(cursor.get("step", 0), config.steps):
+        start = time.perf_counter()
+        sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step)
+        row = auditor.before(step, sampling) if auditor else {}
+        audited = time.perf_counter()
+        engine.load(model)
+        problems = draw(task, "train", config.problems, seed=1_000_000 * config.seed + step)
+        own = ranks.share(config.problems)  # tried by this rank, each attempt with the seed that it has on any
+        at_own = replace(sampling, seed=sampling.seed + own.start * config.group_size)
+        completions = sample(engine, task, problems[own], at_own, config.group_size)
+        sampled = time.perf_counter()
         if auditor:
-            auditor.begin(cursor)
-        for step in range(cursor.get("step", 0), config.steps):
-            start = time.perf_counter()
-            sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=1_000_000 * step)
-            row = auditor.before(step, sampling) if auditor else {}
-            audited = time.perf_counter()
-            engine.load(self.model)
-            problems = draw(self.task, "train", config.problems, seed=1_000_000 * config.seed + step)
-            own = ranks.share(config.problems)  # tried by this rank, each attempt with the seed that it has on any
-            at_own = replace(sampling, seed=sampling.seed + own.start * config.group_size)
-            completions = sample(engine, self.task, problems[own], at_own, config.group_size)
-            sampled = time.perf_counter()
-            if auditor:
-                attempts, judged = auditor.judged(step, problems, completions)
-                row |= {name: value + row.get(name, 0) for name, value in judged.items()}
-            else:
-                attempts = ranks.gathered(judge(tokenizer, self.task, problems[own], completions))
-            groups = in_groups(attempts, config.group_size)
-            verified = time.perf_counter()
-            reward, forward_tokens = fmean(a.verdict.outcome for g in groups for a in g), num_forward(groups)
-            groups, credits, more_tokens = ranks.first(partial(self.credited, groups, sampling))
-            credited = time.perf_counter()
-            items = [
-                to_item(tokenizer, a, credit, config.average)
-                for group, given in zip(groups, credits, strict=True)
-                for a, credit in zip(group, given, strict=True)
-                if not leave_out or any(any(line) for line in given)
-            ] or [to_item(tokenizer, groups[0][0], credits[0][0])]
-            items += [to_replay(item) for item in replay.chunk(step)] if replay_tokens else []
-            row |= measures(groups, credits) | {
-                "reward": reward,  # of attempts from the start
-                "forward_tokens": forward_tokens + more_tokens + row.get("judge/positions", 0),
-                "seconds/auditing": audited - start,
-                "seconds/sampling": sampled - audited,
-                "seconds/verifying": verified - sampled,
-                "seconds/crediting": credited - verified,
-            }
-            state = {"auditor": auditor.state} if auditor else {}
-            yield replace(to_batch(items, tokenizer, {"step": step + 1} | state), measures=row)
-
-    def credited(self, groups: Groups, sampling: Sampling) -> tuple[Groups, list[list[list[float]]], int]:
-        """`again` and `credit`: groups, their credits, tokens. In one hand, for ranks round differently."""
-        groups, again_tokens = self.again(groups, sampling)
-        credits, credit_tokens = self.credit(groups, sampling)
-        return groups, credits, again_tokens + credit_tokens
-
-    def again(self, groups: Groups, sampling: Sampling) -> tuple[Groups, int]:
-        """Each group and, from the last right line of its wrong attempts, further goes at the rest; how many tokens
-        went through the model for them. What is tried is thus what the model does not do yet, not what it can."""
-        copies, tokenizer = self.config.again, self.engine.tokenizer
-        wrong = [(i, a) for i, g in enumerate(groups) for a in g if a.verdict.first_error is not None]
-        begun = [(a, starts_of_lines(tokenizer, a)[reached(a)]) for _, a in wrong]
-        more = resume(self.engine, self.task, begun, replace(sampling, seed=sampling.seed + 500_000), copies)
-        longer = [list(group) for group in groups]
-        for j, (i, _) in enumerate(wrong):
-            longer[i] += more[j * copies : (j + 1) * copies]
-        once = sum(len(a.completion.prompt_ids) + start for a, start in begun)
-        tails = sum(len(a.completion.ids) - begun[j // copies][1] for j, a in enumerate(more))
-        return longer, once + tails
-
-    def credit(self, groups: Groups, sampling: Sampling) -> tuple[list[list[list[float]]], int]:
-        """credits[group][attempt][line], and how many tokens more went through the model for them."""
-        if self.assign:
-            return [self.assign(group) for group in groups], 0
-        if self.reviewer and self.config.credit == "review":
-            marks, extra = read(self.reviewer, self.engine.tokenizer, [a for group in groups for a in group])
-            found = iter(marks)
-            return [reviewed(group, [next(found) for _ in group]) for group in groups], extra
-        if self.config.credit == "value":
-            values = value(self.model, self.engine.tokenizer, groups)
-            extra = sum(len(a.completion.prompt_ids) + len(a.completion.ids) for g in groups for a in g)
+            attempts, judged = auditor.judged(step, problems, completions)
+            row |= {name: value + row.get(name, 0) for name, value in judged.items()}
         else:
-            more = replace(sampling, seed=sampling.seed + 500_000)
-            values, extra = monte_carlo(self.engine, self.task, groups, more, self.config.continuations)
-        return [potential(g, v, self.config.lam) for g, v in zip(groups, values, strict=True)], extra
-
-    def evaluate(self, origin: Transformer) -> dict[str, float]:
-        """pass@1 and pass@k on dev problems, always the same; kl: nats a token from `origin`, on these samples."""
-        config, tokenizer, start = self.config, self.engine.tokenizer, time.perf_counter()
-        self.engine.load(self.model)
-        problems = draw(self.task, "dev", config.eval_n, config.seed)
-        sampling = Sampling(max_new_tokens=config.max_new_tokens)
-        attempts = attempt(self.engine, self.task, problems, sampling, config.eval_k)
-        groups = in_groups(attempts, config.eval_k)
-        row = {f"pass@{k}": pass_at(k, groups) for k in sorted({1, config.eval_k})}
-        row |= shares(lucky_rate=lucky(attempts))
-        moved = num_tokens = 0.0
-        for i in range(0, len(attempts), 128):
-            batch = to_batch([to_item(tokenizer, a, [0.0]) for a in attempts[i : i + 128]], tokenizer)
-            with torch.no_grad():
-                moved += float((batch.streams["old_logp"] * batch.weights - log_probs(origin, batch)).sum())
-            num_tokens += float(batch.weights.sum())
-        return row | {"kl": moved / num_tokens, "seconds": time.perf_counter() - start}
-
-    def show(self) -> Groups:
-        """Try some dev problems before practice, where there is most to correct, and keep the attempts for the report:
-        what each line earns when all is given to the outcome, and when credit goes line by line."""
-        problems, size = draw(self.task, "dev", NUM_SHOWN, self.config.seed), self.config.eval_k
-        sampling = Sampling(max_new_tokens=self.config.max_new_tokens)
-        return in_groups(attempt(self.engine, self.task, problems, sampling, size), size)
-
-    def hindrance(self, groups: Groups) -> str:
-        """Why practice would be burnt time, or "". Where these attempts cannot be told from one another, 64 at each of
-        eight problems decide."""
-        assign = self.assign or ASSIGNERS["outcome"]
-        if any(any(line) for group in groups for line in assign(group)):
-            return ""
-        problems = draw(self.task, "dev", 8, self.config.seed + 1)
-        sampling = Sampling(max_new_tokens=self.config.max_new_tokens)
-        more = in_groups(attempt(self.engine, self.task, problems, sampling, 64), 64)
-        if any(any(line) for group in more for line in assign(group)):
-            return ""
-        if more[0][0].verdict.outcome >= 1:
-            return "nothing to learn: every attempt is right; choose harder problems"
-        return "not viable yet: pass@64 is 0; go on with sft, or choose easier problems"
-
-
-def rows_of(groups: Groups) -> list[dict[str, Any]]:
-    """rollouts.jsonl: attempts with what outcome and step credit would give them."""
-    rows = []
-    for group in groups:
-        by_outcome, by_step = ASSIGNERS["outcome"](group), ASSIGNERS["first_error"](group)
-        for j, a in enumerate(group):
-            lines = zip(lines_of(a.transcript), a.verdict.steps, by_step[j], strict=False)
-            rows.append(
-                {
-                    "prompt": a.problem.prompt,
-                    "answer": a.problem.answer,
-                    "outcome": a.verdict.outcome,
-                    "feedback": a.verdict.feedback,
-                    "outcome_credit": by_outcome[j][0],
-                    "steps": [{"text": text, "ok": ok, "credit": credit} for text, ok, credit in lines],
-                }
-            )
-    return rows
-
-
-def check(name: str, task: Task) -> None:
-    """Refuse a task whose verifier turns its own gold answer down, or judges another number of lines than it has."""
-    problem = draw(task, "train", 1, seed=0)[0]
-    gold = problem.messages[1:]
-    verdict = task.verify(problem, gold)
-    judged = isinstance(verdict, Verdict) and len(verdict.steps) in (0, len(lines_of(gold)))
-    if not judged or verdict.outcome != 1 or verdict.first_error is not None:
-        raise UserError(f"task {name}: its own gold answer gets {verdict}; mend `verify` or `sample`")
-
-
-def check_judged(config: Config, task: Task) -> None:
-    problem = draw(task, "train", 1, seed=0)[0]
-    if not task.verify(problem, problem.messages[1:]).steps:
-        raise UserError(f"a judge learns from marked steps, and task {config.task} marks none; give one that does")
-    if ranks.size() > 1:
-        raise UserError("an auditor works in one process; start it without torchrun")
-    if config.judge_start and not (config.judge_start / JUDGE).exists():
-        raise UserError(f"no {JUDGE} in {config.judge_start}; name a run of `rl --judge audited` that has finished")
+            attempts = ranks.gathered(judge(tokenizer, task, problems[own], completions))
+        groups = in_groups(attempts, config.group_size)
+        verified = time.perf_counter()
+        reward, forward_tokens = fmean(a.verdict.outcome for a in attempts), num_forward(groups)
+        more = replace(sampling, seed=sampling.seed + 500_000)
+        groups, credits, more_tokens = ranks.first(partial(credited, engine, task, groups, more, config.again, credit))
+        credited_at = time.perf_counter()
+        items = to_items(tokenizer, groups, credits, config.average, leave_out)
+        items += [to_replay(item) for item in replay.chunk(step)] if replay_tokens else []
+        row |= measures(groups, credits) | {
+            "reward": reward,  # of attempts from the start
+            "forward_tokens": forward_tokens + more_tokens + row.get("judge/positions", 0),
+            "seconds/auditing": audited - start,
+            "seconds/sampling": sampled - audited,
+            "seconds/verifying": verified - sampled,
+            "seconds/crediting": credited_at - verified,
+        }
+        state = {"auditor": auditor.state} if auditor else {}
+        yield replace(to_batch(items, tokenizer, {"step": step + 1} | state), measures=row)
 
 
 def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
     """`assign` is for labs: credit by a function that has no name here."""
-    known = [*ASSIGNERS, *POTENTIALS, "review"]
+    known = [*ASSIGNERS, *COSTLY]
     if not assign and config.credit not in known:
         raise UserError(
             f"credit must be one of {', '.join(known)}{closest(config.credit, known)}; got {config.credit!r}"
@@ -320,7 +192,6 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
     if config.again and not assign and config.credit != "first_error":
         raise UserError(f"credit {config.credit} compares whole attempts; add --again 0 --group-size 8 --problems 8")
     task = task_named(config.task)
-    check(config.task, task)
     start = exchange.checkpoint_of(config.start)
     if config.reviewer:
         exchange.checkpoint_of(config.reviewer)
@@ -332,52 +203,80 @@ def main(config: Config, assign: Assigner | None = None) -> dict[str, Any]:
     return {name: run.meta[name] for name in ("seconds", "tokens", "rollouts", "hindrance")}
 
 
+def check_judged(config: Config, task: Task) -> None:
+    if not gold_verdict(task)[0].steps:
+        raise UserError(f"a judge learns from marked steps, and task {config.task} marks none; give one that does")
+    if ranks.size() > 1:
+        raise UserError("an auditor works in one process; start it without torchrun")
+    if config.judge_start and not (config.judge_start / JUDGE).exists():
+        raise UserError(f"no {JUDGE} in {config.judge_start}; name a run of `rl --judge audited` that has finished")
+
+
 def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner | None) -> None:
     dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
     device = set_up(config.threads, dtype)
+
+    def loaded(folder: Path) -> Transformer:
+        return exchange.load(folder, DTYPES[dtype])[0]
+
     model, tokenizer = exchange.load(start, DTYPES[dtype])
-    origin, _ = exchange.load(start, DTYPES[dtype])
     engine = Engine(model, tokenizer, slots=128)
     by_muon = config.optimizer == "muon"
     plan, _ = going_on(model.config, tokenizer.brought, lora=config.lora_rank > 0, muon=by_muon)
     if config.lora_rank:
         lora.add(model, config.lora_rank, seed=config.seed)
+    origin = model if config.lora_rank else loaded(start)
     matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
     optimizer = Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=by_muon)
     auditor = None
     if config.judge != "none":
-        kept, learner = (exchange.load(start, DTYPES[dtype])[0] for _ in range(2))
-        if config.judge_start:
-            learner = exchange.load(config.judge_start / JUDGE, DTYPES[dtype])[0]
+        kept, learner = loaded(start), loaded(config.judge_start / JUDGE if config.judge_start else start)
         if config.lora_rank:  # what is put back has the policy's own form
             lora.add(kept, config.lora_rank, seed=config.seed)
         judging = learned(learner, tokenizer)
         if url := config.judge_endpoint:
             judging = outside(lambda prompts: client.answers(url, prompts, config.judge_model, temperature=0.0))
         auditor = Auditor(run, task, engine, model, kept, judging, optimizer, config.audited, config.seed)
-    reviewer = exchange.load(exchange.checkpoint_of(config.reviewer), DTYPES[dtype])[0] if config.reviewer else None
-    practice = Practice(config, task, model, engine, assign, auditor, reviewer)
+    if assign:
+        credit = by_itself(assign)
+    else:
+        reviews = config.reviewer if config.credit == "review" else None
+        asked = loaded(exchange.checkpoint_of(reviews)) if reviews else model
+        credit = creditor(config.credit, engine, task, asked, config.lam, config.continuations)
+    sampling = Sampling(max_new_tokens=config.max_new_tokens)
 
     def look() -> tuple[str, float]:
+        """Before practice, where there is most to correct; the attempts are kept for the report."""
         began = time.perf_counter()
-        groups = practice.show()
+        assign_here = assign or ASSIGNERS["outcome"]
+        groups, why = first_look(engine, task, assign_here, sampling, config.eval_k, config.seed)
         write_jsonl(run.path("rollouts.jsonl"), rows_of(groups))
-        return practice.hindrance(groups), time.perf_counter() - began
+        return why, time.perf_counter() - began
 
-    hindrance, look_seconds = run.settle("look", look)
-    if hindrance:
-        print(f"rl: {hindrance}", file=sys.stderr)
+    def from_origin(batch: Batch) -> torch.Tensor:
+        with lora.without(origin):
+            return log_probs(origin, batch)
+
+    def evaluate() -> dict[str, float]:
+        engine.load(model)
+        return on_dev(engine, task, from_origin, sampling, config.eval_n, config.eval_k, config.seed)
+
+    why_not, look_seconds = run.settle("look", look)
+    if why_not:
+        print(f"rl: {why_not}", file=sys.stderr)
     update = partial(policy, clip=config.clip)
     end = train(
         run,
         auditor.module if auditor else model,
         optimizer,
-        lambda cursor: practice.batches({"step": config.steps} if hindrance else cursor),
+        lambda cursor: batches(
+            config, task, model, engine, credit, auditor, {"step": config.steps} if why_not else cursor
+        ),
         (lambda module, batch: update(module["policy"], batch)) if auditor else update,
         schedule=lambda done: warm_stay_decay(done, warmup=0.05, decay=config.decay),
         num_steps=config.steps,
         save_seconds=config.save_seconds,
-        evaluate=lambda: practice.evaluate(origin),
+        evaluate=evaluate,
         eval_every=config.eval_every,
         label="rl",
     )
@@ -385,7 +284,7 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     if auditor and not config.judge_endpoint:
         exchange.save(run.path(JUDGE), learner, tokenizer, JUDGE_CARD)
     ranks.first(lambda: graduate(run, model, tokenizer, config.exam_n))
-    rows = ranks.first(lambda: [] if hindrance else read_jsonl(run.path("metrics.jsonl")))
+    rows = ranks.first(lambda: [] if why_not else read_jsonl(run.path("metrics.jsonl")))
     updates = [row for row in rows if "rollouts" in row]
     total = {k: sum(row[k] for row in updates) for k in ("rollouts", "sampled_tokens", "forward_tokens")}
     parts = {k: sum(row[f"seconds/{k}"] for row in updates) for k in ("auditing", "sampling", "verifying", "crediting")}
@@ -400,7 +299,7 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         threads=device.threads,
         dtype=dtype,
         credit=config.credit,
-        hindrance=hindrance,
+        hindrance=why_not,
         verified=sum(row.get("judge/verified", 0) for row in updates) if auditor else total["rollouts"],
         **total,
     )

@@ -10,8 +10,8 @@ from nightschool.config import UserError, closest
 from nightschool.tasks.countdown import countdown, verify_countdown
 from nightschool.tasks.gsm8k import gsm8k
 from nightschool.tasks.sudoku import sudoku, verify_sudoku
-from nightschool.tasks.task import Task
-from nightschool.tasks.world import PROBES, SKILLS
+from nightschool.tasks.task import Task, Verdict, lines_of
+from nightschool.tasks.world import PROBES, SKILLS, draw
 from nightschool.world.problem import Problem, Split
 from nightschool.world.programs import trace
 from nightschool.world.totals import totals
@@ -42,19 +42,33 @@ PRACTICE = "practice"
 def task_named(name: str) -> Task:
     """A name above, a .jsonl(.gz) file of GSM8K's form, or a .py file that defines `sample` and `verify`, maybe `step`.
 
-    Raises UserError for anything else, and where a task's own gold answer does not score 1.
+    Raises UserError for anything else, and where a task turns its own gold answer down, or judges another number of
+    lines than it has.
     """
     path = Path(name)
     if path.suffix == ".py":
-        return from_file(path)
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        return gsm8k(path)
-    if name not in TASKS:
+        task = from_file(path)
+    elif name.endswith((".jsonl", ".jsonl.gz")):
+        task = gsm8k(path)
+    elif name in TASKS:
+        task = TASKS[name]
+    else:
         near = closest(name, list(TASKS)) or f": {', '.join(TASKS)}"
         raise UserError(
             f"no task {name!r}{near}; or name a .py file with `sample` and `verify`, or a .jsonl of GSM8K's form"
         )
-    return TASKS[name]
+    verdict, gold = gold_verdict(task)
+    judged = isinstance(verdict, Verdict) and len(verdict.steps) in (0, len(gold))
+    if not judged or verdict.outcome != 1 or verdict.first_error is not None:
+        raise UserError(f"task {name}: its own gold answer gets {verdict}; mend `verify` or `sample`")
+    return task
+
+
+def gold_verdict(task: Task) -> tuple[Verdict, list[str]]:
+    """What a problem's own gold answer gets, and its lines."""
+    problem = draw(task, "train", 1, seed=0)[0]
+    gold = problem.messages[1:]
+    return task.verify(problem, gold), lines_of(gold)
 
 
 def from_file(path: Path) -> Task:
