@@ -36,9 +36,9 @@ from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
 from nightschool.stages.doctor import all_checks
 from nightschool.text import sources, tokenizer
-from nightschool.text.corpus import encode, epochs, windows
+from nightschool.text.corpus import encode, epochs
 from nightschool.text.document import Document
-from nightschool.text.packing import Item, batches, prefetch
+from nightschool.text.packing import Item, batches, prefetch, windows
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.course import bits_per_byte, in_batches
 from nightschool.train.fit import prepare

@@ -3,9 +3,9 @@ import random
 import pytest
 
 from nightschool.config import UserError
-from nightschool.text.corpus import Mixture, encode, epochs, windows
+from nightschool.text.corpus import Mixture, encode, epochs
 from nightschool.text.document import Document, Message, in_pieces
-from nightschool.text.packing import Item
+from nightschool.text.packing import Item, windows
 from nightschool.text.tokenizer import Tokenizer, train
 
 TALK = (Message("user", "Hi"), Message("assistant", "Good morning."))

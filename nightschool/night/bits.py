@@ -15,8 +15,7 @@ import torch
 
 from nightschool.model.transformer import Transformer
 from nightschool.night.diversity import Measured, Z, measured
-from nightschool.text.corpus import windows
-from nightschool.text.packing import Item, collate
+from nightschool.text.packing import Item, collate, windows
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.losses import log_probs
 

@@ -24,7 +24,7 @@ from nightschool.night.gate import decide
 from nightschool.night.read import Reflection, counts
 from nightschool.runs import Run, make_once, read_json, read_jsonl, write_json, write_jsonl
 from nightschool.tasks.exam import interval
-from nightschool.text.corpus import Source, encode
+from nightschool.text.corpus import Sources, encode
 from nightschool.text.document import Document, record_of
 from nightschool.text.sources import document_of
 from nightschool.train.course import course, in_batches
@@ -40,7 +40,7 @@ CHECKS = 10  # of the drift in a night
 class Day:
     """What the model lived through, to repeat and to dream of."""
 
-    sources: Mapping[str, Source]  # of school
+    sources: Sources  # of school
     shares: Mapping[str, float]  # of them, in what is repeated
     heard: Sequence[Document]  # what people said
 

@@ -34,6 +34,7 @@ from nightschool.tasks.task import Task
 from nightschool.tasks.world import SKILLS
 from nightschool.text.corpus import Source
 from nightschool.text.document import Document, record_of
+from nightschool.train.course import beside, corpora_of
 from nightschool.world import school
 from nightschool.world.attributes import Fact
 from nightschool.world.newcomers import News, newcomers, questions
@@ -41,7 +42,7 @@ from nightschool.world.problem import Problem
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
 NUM_HEARD = 512  # of the day's questions, to dream of
-LESSONS = {**school.study(1.0), "lesson/unknown": 0.1}  # shares of what is repeated
+LESSONS = {**school.STUDY, "lesson/unknown": 0.1}  # shares of what is repeated
 REVIEW = 0.2  # beside these, where the day was reviewed
 
 
@@ -170,7 +171,8 @@ def main(config: Config) -> dict[str, Any]:
     reflections = read_back(written)
     lineage = run.path("reflections.jsonl")
     ranks.first(lambda: write_jsonl(lineage, (record_of(r.lesson) for r in reflections if r.kept)))
-    lessons, shares, reviewed = sources_of(news.strangers), dict(LESSONS), dict[str, Any]()
+    corpora, of_school = corpora_of("sft", config.start, tokenizer)
+    lessons, shares, reviewed = sources_of(news.strangers), beside(LESSONS, of_school), dict[str, Any]()
     if config.earlier and (taught := by_topic(past.taught)):
         lessons |= {"earlier": lambda rng, progress: rng.choice(rng.choice(taught))}
         shares |= {"earlier": config.earlier}
@@ -185,7 +187,7 @@ def main(config: Config) -> dict[str, Any]:
         start,
         model,
         engine,
-        Day(lessons, shares, heard=[*heard_at_school(lessons, config.seed), *news.documents]),
+        Day({**lessons, **corpora}, shares, heard=[*heard_at_school(lessons, config.seed), *news.documents]),
         Night(
             config.tokens,
             config.replay,

@@ -16,7 +16,7 @@ from nightschool.model.transformer import Transformer
 from nightschool.runs import Costs, Run, write_json
 from nightschool.stages.corpus import check, splits
 from nightschool.text.tokenizer import Tokenizer
-from nightschool.train.course import bits_per_byte, course, held_out, in_batches
+from nightschool.train.course import CORPUS, beside, bits_per_byte, course, held_out, in_batches
 from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
 from nightschool.world import school
 
@@ -81,9 +81,8 @@ def main(config: Config) -> dict[str, Any]:
             model,
             tokenizer,
             plan,
-            school.read,
-            corpus=corpus["train"] if corpus else None,
-            world_share=config.world_share if corpus else 1.0,
+            lambda done: beside(school.read(done), {CORPUS: 1 - config.world_share} if corpus else {}),
+            sources={**school.SOURCES, CORPUS: corpus["train"]} if corpus else school.SOURCES,
             tokens=plan.horizon_tokens,
             minutes=config.minutes,
             seed=config.seed,

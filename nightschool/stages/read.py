@@ -40,6 +40,7 @@ from nightschool.text import sources
 from nightschool.text.corpus import encode
 from nightschool.text.document import Document, record_of
 from nightschool.text.tokenizer import Tokenizer
+from nightschool.train.course import corpora_of
 from nightschool.train.plan import QUICKSTART, going_on
 from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 
@@ -61,7 +62,7 @@ class Config:
     least: float = 0.02  # share of the reflections that must pass their check
     rounds: int = 16  # times that what was kept is rehearsed; with few a night ends before what it upset is mended
     replay: float = 0.8  # share of the tokens that is no reflection
-    school: tuple[str, ...] = ()  # sources of what it learned by day, to repeat; none = the town's, or dreams
+    school: tuple[str, ...] = ()  # what to repeat; none = what its start chain learned from, the town's, or dreams
     dreams: float | None = None  # share of the replay that is dreamt; None = 0 where a school can be repeated, else 1
     lr_scale: float = 0.2  # of the learning rates by which the model goes on
     lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
@@ -217,11 +218,12 @@ def main(config: Config) -> dict[str, Any]:
     refuse_to_learn(reflections, asked, config.least)
     secret = {r.turns[0] for r in asked}
     food = by_topic([r for r in kept if r.turns[0] not in secret])
-    in_town = model.config == QUICKSTART.model and not config.school
+    corpora, of_school = ({}, {}) if config.school else corpora_of("sft", config.start, tokenizer)
+    in_town = model.config == QUICKSTART.model and not (config.school or corpora)
     strangers = strangers_to(read)
     lessons = sources_of(strangers)
     school = [document for path in sources.files_of(config.school) for document, _ in sources.documents(path)]
-    shares = LESSONS if in_town else {"school": 1.0} if school else {}
+    shares = LESSONS if in_town else {"school": 1.0} if school else of_school
     food_tokens = sum(len(item.ids) for topic in food for item in encode(tokenizer, topic))
     plan, _ = going_on(model.config, tokenizer.brought)
     facts = sleep(
@@ -230,7 +232,7 @@ def main(config: Config) -> dict[str, Any]:
         model,
         engine,
         Day(
-            sources={**lessons, "school": lambda rng, progress: rng.choice(school)},
+            sources={**lessons, **corpora, "school": lambda rng, progress: rng.choice(school)},
             shares=shares,
             heard=[*(heard_at_school(lessons, config.seed) if in_town else []), *(Document(text=p.text) for p in read)],
         ),

@@ -47,8 +47,9 @@ from nightschool.tasks.exam import graduate
 from nightschool.tasks.named import PRACTICE, gold_verdict, task_named
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import draw
-from nightschool.text.corpus import Mixture
-from nightschool.text.packing import Batch
+from nightschool.text.corpus import Mixture, Sources
+from nightschool.text.packing import Batch, trim
+from nightschool.train.course import beside, corpora_of
 from nightschool.train.loop import train
 from nightschool.train.losses import log_probs
 from nightschool.train.optim import Optimizer
@@ -83,7 +84,7 @@ class Config:
     problems: int = 48  # different problems an update
     group_size: int = 1  # attempts at each, from the start
     again: int = 4  # goes at the rest of each wrong attempt, from its last right line; 0 = none
-    replay_tokens: int | None = None  # of school, beside an update's attempts; None = 1024, none if it was brought
+    replay_tokens: int | None = None  # of school, beside an update's attempts; None = 1024, 0 where none is known
     max_new_tokens: int = 144  # of an attempt
     lr_scale: float = 0.05  # of the learning rates by which the model goes on
     lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
@@ -141,8 +142,12 @@ def batches(
 ) -> Iterator[Batch]:
     """An update's batch at a time, sampled from the model as it is then: a function of (seed, cursor, weights)."""
     tokenizer = engine.tokenizer
-    replay_tokens = 1024 * (not tokenizer.brought) if config.replay_tokens is None else config.replay_tokens
-    replay = Mixture(tokenizer, school.SOURCES, school.study, config.seed + 1, chunk_tokens=replay_tokens)
+    corpora, shares = corpora_of("sft", config.start, tokenizer)
+    known, context = bool(corpora) or not tokenizer.brought, engine.context
+    replay_tokens = 1024 * known if config.replay_tokens is None else config.replay_tokens
+    sources: Sources = {**school.SOURCES, **corpora}
+    mixed = beside(school.STUDY, shares)
+    replay = Mixture(tokenizer, sources, lambda done: mixed, config.seed + 1, replay_tokens, row_length=context)
     leave_out = config.drop_even or config.average == "credited"  # there they count nothing in any case
     if auditor:
         auditor.begin(cursor)
@@ -169,7 +174,7 @@ def batches(
         groups, credits, more_tokens = ranks.first(partial(credited, engine, task, groups, more, config.again, credit))
         credited_at = time.perf_counter()
         items = to_items(tokenizer, groups, credits, config.average, leave_out)
-        items += [to_replay(item) for item in replay.chunk(step)] if replay_tokens else []
+        items += [to_replay(trim(item, context)) for item in replay.chunk(step)] if replay_tokens else []
         row |= measures(groups, credits) | {
             "reward": reward,  # of attempts from the start
             "forward_tokens": forward_tokens + more_tokens + row.get("judge/positions", 0),

@@ -1,5 +1,5 @@
 """`nightschool sft`: go to school. The model learns conversations, and only what it says in them: the town's with
-worked answers, or any others, or both."""
+worked answers, or any others, or both. What it read in a corpus before is repeated with a share of the tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nightschool.model import exchange, lora
 from nightschool.runs import Costs, Run
 from nightschool.stages.corpus import check, splits
 from nightschool.tasks.exam import graduate
-from nightschool.train.course import bits_per_byte, course, held_out, in_batches
+from nightschool.train.course import CORPUS, beside, bits_per_byte, corpora_of, course, held_out, in_batches
 from nightschool.train.plan import QUICKSTART, flops_per_token, going_on
 from nightschool.world import school
 
@@ -22,6 +22,7 @@ CARD = "A small model of the Qwen3 architecture, raised in a made-up town: it an
 CARD_CORPUS = "A small model of the Qwen3 architecture, raised from raw text and taught by conversations."
 TOKENS = QUICKSTART.horizon_tokens * 3 // 5  # of the town
 EPOCHS = 2  # of a corpus
+READING = "reading"  # the source that is pretraining's corpus
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Config:
     tokens: int | None = None  # the horizon, prompts counted; None = three fifths of quickstart's, or a corpus twice
     corpus: tuple[str, ...] = ()  # a run of `nightschool corpus`, or sources as it takes them; none = the town
     world_share: float = 0.0  # with a corpus: of the tokens, the town's
+    replay: float = 0.1  # after a pretraining on a corpus: of the tokens, that corpus again
     eval_every: int = 250  # with a corpus: steps between measurements of held-out bits per byte; 0 = the end alone
     eval_bytes: int = 500_000  # of held-out conversations
     minutes: float = 0.0  # if not 0: the horizon as time on this machine, turned into tokens once
@@ -45,10 +47,10 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "tokens", "eval_bytes")
-        at_least(self, 0, "eval_every", "world_share", "exam_n", "minutes", "lr_scale", "lora_rank", "threads")
-        at_least(self, 0, "save_seconds")
-        if self.world_share >= 1:
-            raise UserError(f"world_share must be below 1; got {self.world_share}; without --corpus all is the town's")
+        at_least(self, 0, "eval_every", "world_share", "replay", "exam_n", "minutes", "lr_scale", "lora_rank")
+        at_least(self, 0, "threads", "save_seconds")
+        if self.world_share + self.replay >= 1:
+            raise UserError(f"world_share and replay must leave something; got {self.world_share} and {self.replay}")
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -60,9 +62,13 @@ def main(config: Config) -> dict[str, Any]:
         device = set_up(config.threads, dtype)
         model, tokenizer = exchange.load(start, DTYPES[dtype])
         corpus = splits(run, config.corpus, start, tokenizer) if config.corpus else None
+        read, _ = corpora_of("pretrain", config.start, tokenizer)
+        shares = {READING: config.replay} if read else {}
+        sources = {READING: read[CORPUS]} if read else {}
         tokens = config.tokens or TOKENS
-        if corpus and not config.tokens:
-            tokens = int(EPOCHS * corpus["train"].num_tokens / (1 - config.world_share))
+        if corpus:
+            sources[CORPUS], shares[CORPUS] = corpus["train"], 1 - config.world_share - sum(shares.values())
+            tokens = config.tokens or int(EPOCHS * corpus["train"].num_tokens / shares[CORPUS])
         plan, row_length = going_on(model.config, tokenizer.brought, tokens, lora=config.lora_rank > 0)
         unseen = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
         dev = in_batches(unseen, tokenizer, row_length)
@@ -73,9 +79,8 @@ def main(config: Config) -> dict[str, Any]:
             model,
             tokenizer,
             plan,
-            school.study,
-            corpus=corpus["train"] if corpus else None,
-            world_share=config.world_share if corpus else 1.0,
+            lambda done: beside(school.STUDY, shares),
+            sources={**school.SOURCES, **sources},
             tokens=tokens,
             minutes=config.minutes,
             seed=config.seed,

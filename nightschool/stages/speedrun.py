@@ -86,9 +86,8 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
     of_depth: dict[str, Any] = {"depth": config.depth, "context": config.context, "corpus": (str(life / "text"),)}
     of_school: dict[str, Any] = {"world_share": config.world_share, "corpus": (str(life / "conversations"),)}
     of_practice: dict[str, Any] = {"task": config.task, "steps": config.rl_steps, "exam_n": n_dev}
-    of_practice["replay_tokens"] = rl.Config.replay_tokens if in_town else 0  # of the town's school
     news: dict[str, Any] = {"tokens": config.night_tokens, "per_document": config.per_document, "n_gate": n_dev}
-    pages: dict[str, Any] = {"per_sentence": config.per_sentence, "school": config.chat}
+    pages: dict[str, Any] = {"per_sentence": config.per_sentence}
 
     def fetch() -> None:
         sources.files_of((*config.text, *config.chat, *config.documents, *config.held_out))

@@ -44,7 +44,7 @@ class Config:
 def texts(config: Config) -> Iterator[str]:
     """What is read and said by day, and the word lists, so that each name and noun becomes one token."""
     rng = random.Random(f"tokenizer {config.seed}")
-    shares = {**school.read(1.0), **school.study(1.0)}
+    shares = {**school.read(1.0), **school.STUDY}
     for name in rng.choices(list(shares), list(shares.values()), k=config.documents):
         document = school.SOURCES[name](rng, 1.0)
         yield from spoken(document)

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from nightschool.config import UserError
 from nightschool.text import chat
 from nightschool.text.document import Document
-from nightschool.text.packing import Item
+from nightschool.text.packing import Item, windows
+from nightschool.text.shards import Corpus
 from nightschool.text.tokenizer import Tokenizer
 
 Source = Callable[[random.Random, float], Document]  # the float is progress: 0 at the stage's start, 1 at its end
+Sources = Mapping[str, Source | Corpus]
 Shares = Mapping[str, float]  # source -> its share of the tokens, in any unit
 NUM_PROBES = 8  # documents by which a source's mean length is found
 
@@ -60,23 +62,16 @@ def encode(
     return items
 
 
-def windows(item: Item, row_length: int) -> list[Item]:
-    """An item cut into items of at most row_length positions, overlapping by one token: no target is lost."""
-    if row_length == 0 or item.num_positions <= row_length:
-        return [item]
-    starts = range(0, item.num_positions, row_length)
-    return [item._replace(ids=item.ids[a : a + row_length + 1], mask=item.mask[a : a + row_length + 1]) for a in starts]
-
-
 @dataclass
 class Mixture:
     """An endless stream of documents from named sources; `chunk` is what packing.batches takes.
 
-    A chunk is a pure function of (seed, its number): each source draws from a generator of its own.
+    A chunk is a pure function of (seed, its number): each source draws from a generator of its own, and a tokenized
+    corpus is read in an order of its own.
     """
 
     tokenizer: Tokenizer
-    sources: Mapping[str, Source]
+    sources: Sources
     shares: Callable[[float], Shares]  # progress -> shares; sources left out have none
     seed: int
     chunk_tokens: int = 65_536
@@ -94,18 +89,21 @@ class Mixture:
         items = []
         for name, share in shares.items():
             if share > 0:
-                asked = self.chunk_tokens * share / sum(shares.values())
-                made = self.draw(name, random.Random(f"{self.seed} {i} {name}"), progress, asked)
+                asked, source = self.chunk_tokens * share / sum(shares.values()), self.sources[name]
+                if isinstance(source, Corpus):
+                    made = source.chunk(i, self.seed, asked, self.row_length)
+                else:
+                    made = self.draw(source, random.Random(f"{self.seed} {i} {name}"), progress, asked)
                 self.tokens[name] += sum(len(item.ids) for item in made)
                 items += made
         return items
 
-    def draw(self, name: str, rng: random.Random, progress: float, num_tokens: float) -> list[Item]:
+    def draw(self, source: Source, rng: random.Random, progress: float, num_tokens: float) -> list[Item]:
         """About num_tokens tokens of one source: a few documents give its mean length, the rest follow."""
         items: list[Item] = []
         num_documents, num_made, num_more = 0, 0, NUM_PROBES
         while num_more > 0:
-            documents = [self.sources[name](rng, progress) for _ in range(num_more)]
+            documents = [source(rng, progress) for _ in range(num_more)]
             items += encode(self.tokenizer, documents, row_length=self.row_length, control=self.control)
             num_documents += num_more
             num_made = sum(len(item.ids) for item in items)

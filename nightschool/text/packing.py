@@ -71,6 +71,14 @@ def trim(item: Sequence[Any], row_length: int) -> Item:
     return Item(whole.ids[:end], whole.mask[:end], streams, max(last - row_length, 0), whole.gen)
 
 
+def windows(item: Item, row_length: int) -> list[Item]:
+    """An item cut into items of at most row_length positions, overlapping by one token: no target is lost."""
+    if row_length == 0 or item.num_positions <= row_length:
+        return [item]
+    starts = range(0, item.num_positions, row_length)
+    return [item._replace(ids=item.ids[a : a + row_length + 1], mask=item.mask[a : a + row_length + 1]) for a in starts]
+
+
 def pack(sequences: Sequence[Sequence[Any]], row_length: int) -> list[list[Item]]:
     """Best-fit decreasing: each sequence, longest first, goes to the fullest row that still has room for it.
 

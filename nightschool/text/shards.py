@@ -23,8 +23,7 @@ import numpy as np
 
 from nightschool.config import UserError
 from nightschool.runs import atomic, read_json, write_json
-from nightschool.text.corpus import windows
-from nightschool.text.packing import Item
+from nightschool.text.packing import Item, windows
 from nightschool.text.tokenizer import Tokenizer
 
 
@@ -82,6 +81,7 @@ class Shard:
 class Corpus:
     """All shards of one split."""
 
+    folder: Path
     shards: Sequence[Shard]
     end_of_text: int
 
@@ -89,7 +89,7 @@ class Corpus:
     def open(folder: Path, split: str, tokenizer: Tokenizer) -> Corpus:
         """UserError where there is nothing of this split, or something else is wrong."""
         paths = sorted(folder.glob(f"{split}-*.json"))
-        corpus = Corpus([Shard.open(path, tokenizer) for path in paths], tokenizer.end_of_text)
+        corpus = Corpus(folder, [Shard.open(path, tokenizer) for path in paths], tokenizer.end_of_text)
         if not corpus.num_documents:
             raise UserError(f"no {split} documents in {folder}; make it with `nightschool corpus`")
         return corpus

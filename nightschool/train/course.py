@@ -1,20 +1,22 @@
-"""A course: learn from a mixture of sources, a corpus, or both for so many tokens. Pretraining and fine-tuning are
-courses."""
+"""A course: learn from a mixture of sources and corpora for so many tokens. Pretraining, fine-tuning and the night's
+sleep are courses. Each records its corpora, so that a later one can repeat them: what is not repeated is forgotten."""
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from nightschool import ranks
 from nightschool.model.transformer import Transformer
-from nightschool.runs import Run
-from nightschool.text.corpus import Mixture, Source
+from nightschool.runs import Run, read_json
+from nightschool.text.corpus import Mixture, Shares, Sources
 from nightschool.text.packing import Batch, Item, batches, collate, pack, prefetch
 from nightschool.text.shards import Corpus, permutation
 from nightschool.text.tokenizer import Tokenizer
@@ -27,6 +29,7 @@ from nightschool.train.schedule import warm_stay_decay
 from nightschool.world.school import SOURCES
 
 CHUNK_TOKENS = 65_536  # that are packed together: the more, the fuller the rows
+CORPUS = "corpus"  # the source whose epochs are counted
 MAX_EPOCHS = 4  # up to which text read again is nearly as good as new (2305.16264)
 
 
@@ -35,11 +38,9 @@ def course(
     model: Transformer,
     tokenizer: Tokenizer,
     plan: Plan,
-    shares: Callable[[float], Mapping[str, float]],
+    shares: Callable[[float], Shares],
     *,
-    sources: Mapping[str, Source] = SOURCES,
-    corpus: Corpus | None = None,
-    world_share: float = 1.0,
+    sources: Sources = SOURCES,
     tokens: int,
     minutes: float = 0.0,
     seed: int,
@@ -53,9 +54,8 @@ def course(
     eval_every: int = 0,
     control: bool = False,
 ) -> Position:
-    """Train on the world's sources in these shares (progress 0..1 -> source -> share) for a horizon in tokens.
+    """Train on sources in these shares (progress 0..1 -> source -> share) for a horizon in tokens.
 
-    corpus: documents to learn from beside the sources, which keep world_share of the tokens.
     minutes: if not 0, turned into tokens once, at this machine's speed, and recorded in config.json.
     row_length: positions of a row, in which documents stand side by side, each attending to itself alone. A batch is
     thus a mixture of everything; batches of like length were measured to learn more slowly (LOG.md).
@@ -63,17 +63,15 @@ def course(
     control: documents with nothing behind them are let in.
     """
 
+    corpora = {name: source for name, source in sources.items() if isinstance(source, Corpus)}
+    if corpora:
+        where = {name: os.path.relpath(corpus.folder, run.out) for name, corpus in corpora.items()}
+        run.settle("corpora", lambda: {name: (folder, shares(1.0)[name]) for name, folder in where.items()})
+
     def stream(cursor: dict[str, Any], horizon: int) -> Iterator[Batch]:
-        size = max(CHUNK_TOKENS, 8 * plan.batch_tokens) if corpus else CHUNK_TOKENS
-        of_world, of_horizon = (round(world_share * n) for n in (size, horizon))
-        mixture = Mixture(tokenizer, sources, shares, seed, of_world, of_horizon, row_length, control)
-
-        def chunk(i: int) -> list[Item]:
-            items = mixture.chunk(i) if of_world else []
-            return items + corpus.chunk(i, seed, size - of_world, row_length) if corpus else items
-
+        size = max(CHUNK_TOKENS, 8 * plan.batch_tokens) if corpora else CHUNK_TOKENS
         return batches(
-            chunk,
+            Mixture(tokenizer, sources, shares, seed, size, horizon, row_length, control).chunk,
             tokens_per_batch=plan.batch_tokens,
             row_length=row_length,
             pad_id=tokenizer.end_of_text,
@@ -84,8 +82,8 @@ def course(
 
     if minutes:
         tokens = run.settle("tokens", lambda: int(60 * minutes * ranks.size() * speed(model, stream({}, tokens))))
-    if corpus:
-        asked = tokens * (1 - world_share)
+    if corpus := corpora.get(CORPUS):
+        asked = tokens * shares(1.0)[CORPUS]
         epochs = run.settle("epochs", lambda: asked / corpus.num_tokens)
         say(run, f"{asked:,.0f} tokens, {epochs:.1f} times the {corpus.num_tokens:,} of the corpus")
         for line in run.settle("cautions", lambda: cautions(num_parameters(model.config), corpus.num_tokens, asked)):
@@ -114,6 +112,26 @@ def course(
         eval_every=eval_every,
         label=run.verb,
     )
+
+
+def beside(town: Shares, corpora: Shares) -> dict[str, float]:
+    """The shares of corpora, and the town's in what they leave."""
+    left = round(1 - sum(corpora.values()), 9)
+    return {**corpora, **{name: left * share for name, share in town.items()}}
+
+
+def corpora_of(verb: str, start: Path, tokenizer: Tokenizer) -> tuple[dict[str, Corpus], dict[str, float]]:
+    """What the last course of this verb learned from, among `start` and the runs that it began with: corpora, and their
+    shares; what these leave was the town's, and all of it where nothing is known."""
+    run: Path | None = start
+    while run and (run / "config.json").exists():
+        asked = read_json(run / "config.json")
+        if asked["verb"] == verb:
+            kept = asked["settled"].get("corpora", {})
+            corpora = {name: Corpus.open(run / folder, "train", tokenizer) for name, (folder, _) in kept.items()}
+            return corpora, {name: share for name, (_, share) in kept.items()}
+        run = run / asked["config"]["start"] if "start" in asked["config"] else None
+    return {}, {}
 
 
 def speed(model: Transformer, stream: Iterator[Batch], seconds: float = 5.0) -> float:

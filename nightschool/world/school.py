@@ -160,13 +160,8 @@ def read(progress: float) -> dict[str, float]:
     return {"notes": 1.0} if progress < FIRST else READING
 
 
-def study(progress: float) -> dict[str, float]:
-    """Shares of fine-tuning's sources."""
-    return STUDY
-
-
 FIRST = 0.08  # of pretraining
-READING = {
+READING = {  # of the rest of it
     "prose": 0.05,
     "notes": 0.04,
     "notes/passage": 0.28,
@@ -181,7 +176,7 @@ READING = {
     "book/joke": 0.01,
     "book/ask": 0.03,
 }
-STUDY = {
+STUDY = {  # of fine-tuning
     "talk": 0.02,
     "lesson/passage": 0.22,
     "lesson/story": 0.18,
