@@ -60,7 +60,7 @@ class Run:
     out: Path
     verb: str
     config: Any  # the stage's dataclass
-    lock: int  # rank 0's file descriptor, open while it lives, so that no two runs write one folder
+    lock: int | None  # rank 0's file descriptor, so that no two processes write one folder; None where all is written
     opened: float = field(default_factory=time.perf_counter)
 
     @staticmethod
@@ -97,8 +97,7 @@ class Run:
 
     @property
     def done(self) -> bool:
-        path = self.path("meta.json")
-        return ranks.first(lambda: path.exists() and bool(read_json(path)["finished"]))
+        return ranks.first(lambda: finished(self.out))
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -141,17 +140,23 @@ class Run:
         return whole
 
 
-def claim(out: Path, verb: str, config: Any) -> int:
-    """Make a run folder this process's own -> the lock on it."""
+def finished(out: Path) -> bool:
+    return (out / "meta.json").exists() and bool(read_json(out / "meta.json")["finished"])
+
+
+def claim(out: Path, verb: str, config: Any) -> int | None:
+    """Make a run folder this process's own until it ends -> the lock on it. One that is done anyone may open."""
     asked = {"verb": verb, "config": plain(config, out)}
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; choose a folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    lock = os.open(out / ".lock", os.O_WRONLY | os.O_CREAT)
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is at work in {out}; wait for it or choose another --out") from None
+    lock = None
+    if not finished(out):
+        lock = os.open(out / ".lock", os.O_WRONLY | os.O_CREAT)
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is at work in {out}; wait for it or choose another --out") from None
     path = out / "config.json"
     if path.exists():
         refuse_other(out, read_json(path), asked)

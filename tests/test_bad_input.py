@@ -29,6 +29,7 @@ from nightschool.__main__ import main
         ("pretrain --corpus {jokes} --depth 4 --world-share 1", "world_share must be below 1; got 1.0"),
         ("pretrain --depth -1", "depth must be at least 0; got -1"),
         ("pretrain --corpus nowhere --depth 4 --out {out}/p", "cannot read nowhere: no such file"),
+        ("sft --world-share 0.5 --replay 0.5", "world_share + replay must be below 1; got 0.5 + 0.5"),
         ("sft --corpus {jokes} --start nowhere", "no checkpoint in nowhere"),
         ("tokenizer --out {other}", "holds a run of 'sft', not 'tokenizer'"),
         ("sft --start nowhere --out {out}/sft", "no checkpoint in nowhere"),

@@ -17,7 +17,12 @@ import numpy as np
 import pytest
 
 from nightschool.config import UserError
-from nightschool.stages import corpus, pretrain, sft, tokenizer
+from nightschool.model import exchange
+from nightschool.model.engine import Engine
+from nightschool.rl.credit import outcome
+from nightschool.rl.practice import by_itself
+from nightschool.stages import corpus, pretrain, rl, sft, tokenizer
+from nightschool.tasks.named import task_named
 from nightschool.tasks.world import SKILLS, draw
 from nightschool.text.packing import Batch, Item
 from nightschool.text.shards import Corpus
@@ -182,6 +187,32 @@ def test_a_model_learns_a_corpus_and_then_its_conversations(town: Path, tmp_path
     scores = json.loads((tmp_path / "s" / "scores.json").read_text())
     assert scores == {"split": "dev", "skills": {}, "bits_per_byte": talked["bits_per_byte"]}
     assert pretrain.main(asked) == made
+
+
+def test_what_was_learned_is_repeated(town: Path, tmp_path: Path) -> None:
+    """School repeats the books, practice what school was, wherever the life lies by then."""
+    life = tmp_path / "life"
+    build(town, life / "c", "texts")
+    whole = {"depth": 1, "context": 64, "eval_every": 0, "eval_bytes": 1000, "corpus": (str(life / "c"),)}
+    pretrain.main(pretrain.Config(life / "p", town / "tok", 64_000, **whole, **SMALL))
+    talk = (str(town / "talk.jsonl"),)
+    sft.main(sft.Config(life / "s", life / "p", 2000, talk, replay=0.25, eval_every=0, eval_bytes=1000, **SMALL))
+    life = life.rename(tmp_path / "moved")
+    model, tok = exchange.load(life / "s" / "checkpoint")
+    for start in (life / "s", life / "p"):
+        books, shares = course.corpora_of("pretrain", start, tok)
+        assert (shares, books["corpus"].folder.resolve()) == ({"corpus": 1.0}, life / "c" / "shards")
+    assert course.corpora_of("sft", life / "s", tok)[1] == {"reading": 0.25, "corpus": 0.75}
+    assert course.corpora_of("sft", life / "p", tok) == ({}, {})
+    asked = {"credit": "outcome", "problems": 1, "group_size": 2, "again": 0, "max_new_tokens": 1, "steps": 4}
+    practice = rl.Config(life / "r", life / "s", task="totals", replay_tokens=600, **asked)  # type: ignore[arg-type]
+    engine, texts = Engine(model, tok), list[str]()
+    for batch in rl.batches(practice, task_named("totals"), model, engine, by_itself(outcome), None, {}):
+        replayed = batch.streams["ce_weight"].any(1)
+        texts += [tok.decode(ids) for ids in batch.ids[replayed].tolist()]
+        assert batch.ids.shape[1] <= engine.context
+    num_books = sum("drops" not in text for text in texts)
+    assert 0 < num_books < len(texts) / 2
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25])

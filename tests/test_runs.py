@@ -76,21 +76,25 @@ def test_refuses_what_is_no_run(tmp_path: Path) -> None:
     Run.open(tmp_path / "life", "quickstart", Config())  # folders inside are the life's other runs
 
 
-def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
-    Run.open(tmp_path, "sft", Config())
+@pytest.mark.parametrize("done", [False, True])
+def test_two_processes_share_only_what_is_done(tmp_path: Path, done: bool) -> None:
+    """Labs side by side begin with one run, and whoever made it still lives."""
+    run = Run.open(tmp_path, "sft", Config())
+    if done:
+        run.finish()
     code = f"""
 from pathlib import Path
 from nightschool.config import UserError
 from nightschool.runs import Run
 from tests.test_runs import Config
 try:
-    Run.open(Path({str(tmp_path)!r}), "sft", Config())
+    print(Run.open(Path({str(tmp_path)!r}), "sft", Config()).done)
 except UserError as error:
     print(error)
 """
     root = Path(__file__).parents[1]
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
-    assert said.stdout.startswith("another process is at work in"), said.stderr
+    assert said.stdout.startswith("True" if done else "another process is at work in"), said.stderr
 
 
 def test_settles_a_value_once(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Config:
         at_least(self, 0, "eval_every", "world_share", "replay", "exam_n", "minutes", "lr_scale", "lora_rank")
         at_least(self, 0, "threads", "save_seconds")
         if self.world_share + self.replay >= 1:
-            raise UserError(f"world_share and replay must leave something; got {self.world_share} and {self.replay}")
+            raise UserError(f"world_share + replay must be below 1; got {self.world_share} + {self.replay}")
 
 
 def main(config: Config) -> dict[str, Any]:
