@@ -11,11 +11,12 @@ import platform
 import sys
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from nightschool.config import UserError
+from nightschool.runs import Run
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -27,6 +28,11 @@ class Device:
     name: str  # as the maker calls it
     threads: int
     dtype: torch.dtype  # to compute in; parameters are float32
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For meta.json."""
+        return {"device": self.name, "threads": self.threads, "dtype": str(self.dtype).removeprefix("torch.")}
 
 
 def set_up(threads: int = 0, dtype: str = "auto") -> Device:
@@ -45,6 +51,11 @@ def set_up(threads: int = 0, dtype: str = "auto") -> Device:
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = DTYPES[dtype] if dtype != "auto" else faster_dtype(kind)
     return Device(kind, device_name(kind), torch.get_num_threads(), chosen)
+
+
+def set_up_for(run: Run, threads: int, dtype: str) -> Device:
+    """`set_up`; a dtype that a probe found is the run's own from then on, for when it goes on elsewhere."""
+    return set_up(threads, run.settle("dtype", lambda: set_up(threads, dtype).facts["dtype"]))
 
 
 def place() -> torch.device:

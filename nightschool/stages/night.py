@@ -18,7 +18,7 @@ from typing import Any
 
 from nightschool import ranks
 from nightschool.config import UserError, at_least
-from nightschool.device import DTYPES, Dtype, set_up
+from nightschool.device import Dtype, set_up_for
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
@@ -153,9 +153,8 @@ def main(config: Config) -> dict[str, Any]:
     run = Run.open(config.out, "night", config)
     if run.done:
         return headline(run)
-    dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
-    device = set_up(config.threads, dtype)
-    model, tokenizer = exchange.load(start, DTYPES[dtype])
+    device = set_up_for(run, config.threads, config.dtype)
+    model, tokenizer = exchange.load(start, device.dtype)
     engine = Engine(model, tokenizer, slots=128)
     past = Past.of(start.parent)
     news = newcomers(config.seed, config.family, past.names)

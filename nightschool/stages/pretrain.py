@@ -9,15 +9,15 @@ from typing import Any
 
 from nightschool import ranks
 from nightschool.config import UserError, at_least
-from nightschool.device import DTYPES, Dtype, place, set_up
+from nightschool.device import Dtype, place, set_up_for
 from nightschool.model import exchange
 from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
 from nightschool.runs import Costs, Run, write_json
 from nightschool.stages.corpus import check, splits
 from nightschool.text.tokenizer import Tokenizer
-from nightschool.train.course import CORPUS, beside, bits_per_byte, course, held_out, in_batches
-from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, flops_per_token, plan
+from nightschool.train.course import CORPUS, account, beside, bits_per_byte, course, held_out, in_batches
+from nightschool.train.plan import QUICKSTART, QUICKSTART_ROW, Plan, plan
 from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture that has read about a made-up town, and nothing else."
@@ -66,12 +66,11 @@ def main(config: Config) -> dict[str, Any]:
     plan, row_length = plan_of(config, tokenizer.vocab_size)
     run = Run.open(config.out, "pretrain", config)
     if not run.done:
-        dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
-        device = set_up(config.threads, dtype)
+        device = set_up_for(run, config.threads, config.dtype)
         corpus = splits(run, config.corpus, config.tokenizer, tokenizer) if config.corpus else None
         unseen = held_out(corpus["dev"], tokenizer, config.eval_bytes, row_length) if corpus else []
         dev = in_batches(unseen, tokenizer, row_length)
-        model = Transformer(plan.model, DTYPES[dtype])
+        model = Transformer(plan.model, device.dtype)
         model.init_weights(config.seed)
         if config.instinct:
             instinct(model, config.seed)
@@ -97,15 +96,5 @@ def main(config: Config) -> dict[str, Any]:
             ranks.first(lambda: write_json(run.path("scores.json"), {"split": "dev", **scores}))
         card = CARD_CORPUS if corpus else CARD
         ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, card))
-        run.finish(
-            seconds=end.seconds,
-            tokens=end.tokens,
-            flops=end.tokens * flops_per_token(plan.model, row_length),
-            device=device.name,
-            threads=device.threads,
-            dtype=dtype,
-            loss=end.loss,
-            refused=end.refused,
-            **scores,
-        )
+        run.finish(**account(end, model, row_length), **device.facts, **scores)
     return {name: run.meta[name] for name in ("seconds", "tokens", "loss", "bits_per_byte") if name in run.meta}

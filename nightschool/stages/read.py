@@ -25,7 +25,7 @@ import tyro
 
 from nightschool import ranks
 from nightschool.config import BelowBar, UserError, at_least
-from nightschool.device import DTYPES, Dtype, set_up
+from nightschool.device import Dtype, set_up_for
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.night.forms import FORMS
@@ -193,9 +193,8 @@ def main(config: Config) -> dict[str, Any]:
     run = Run.open(config.out, "read", config)
     if run.done:
         return headline(run)
-    dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
-    device = set_up(config.threads, dtype)
-    model, tokenizer = exchange.load(start, DTYPES[dtype])
+    device = set_up_for(run, config.threads, config.dtype)
+    model, tokenizer = exchange.load(start, device.dtype)
     engine = Engine(model, tokenizer, slots=128)
     form = FORMS[run.settle("form", lambda: config.form if config.form != "auto" else trial(read, engine, config))]
     written = run.path("written.jsonl")

@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from nightschool.config import UserError, at_least
-from nightschool.device import DTYPES, Dtype, set_up
+from nightschool.device import Dtype, set_up_for
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
@@ -180,9 +180,8 @@ def main(config: Config) -> dict[str, Any]:
 
 
 def learn(run: Run, config: Config, start: Path, task: Task) -> None:
-    dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
-    device = set_up(config.threads, dtype)
-    model, tokenizer = exchange.load(start, DTYPES[dtype])
+    device = set_up_for(run, config.threads, config.dtype)
+    model, tokenizer = exchange.load(start, device.dtype)
     engine = Engine(model, tokenizer, slots=128)
     fresh = half_right(engine, task, "dev", config.eval_n, config.max_new_tokens, config.seed)
     before = review.measured(fresh, review.read(model, tokenizer, fresh)[0])
@@ -219,7 +218,5 @@ def learn(run: Run, config: Config, start: Path, task: Task) -> None:
         seconds=end.seconds,
         tokens=end.tokens,
         flops=end.tokens * flops_per_token(model.config, engine.context),
-        device=device.name,
-        threads=device.threads,
-        dtype=dtype,
+        **device.facts,
     )

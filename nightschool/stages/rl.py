@@ -27,7 +27,7 @@ import torch
 
 from nightschool import ranks
 from nightschool.config import UserError, at_least, closest
-from nightschool.device import DTYPES, Dtype, set_up
+from nightschool.device import Dtype, set_up_for
 from nightschool.model import exchange, lora
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
@@ -218,13 +218,12 @@ def check_judged(config: Config, task: Task) -> None:
 
 
 def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner | None) -> None:
-    dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
-    device = set_up(config.threads, dtype)
+    device = set_up_for(run, config.threads, config.dtype)
 
     def loaded(folder: Path) -> Transformer:
-        return exchange.load(folder, DTYPES[dtype])[0]
+        return exchange.load(folder, device.dtype)[0]
 
-    model, tokenizer = exchange.load(start, DTYPES[dtype])
+    model, tokenizer = exchange.load(start, device.dtype)
     engine = Engine(model, tokenizer, slots=128)
     by_muon = config.optimizer == "muon"
     plan, _ = going_on(model.config, tokenizer.brought, lora=config.lora_rank > 0, muon=by_muon)
@@ -300,9 +299,7 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         seconds_of=parts | {"training": end.seconds - sum(parts.values())},
         tokens=end.tokens,
         flops=end.tokens * per_token + total["forward_tokens"] * per_token // 3,
-        device=device.name,
-        threads=device.threads,
-        dtype=dtype,
+        **device.facts,
         credit=config.credit,
         hindrance=why_not,
         verified=sum(row.get("judge/verified", 0) for row in updates) if auditor else total["rollouts"],

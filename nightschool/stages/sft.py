@@ -9,13 +9,13 @@ from typing import Any
 
 from nightschool import ranks
 from nightschool.config import UserError, at_least
-from nightschool.device import DTYPES, Dtype, set_up
+from nightschool.device import Dtype, set_up_for
 from nightschool.model import exchange, lora
 from nightschool.runs import Costs, Run
 from nightschool.stages.corpus import check, splits
 from nightschool.tasks.exam import graduate
-from nightschool.train.course import CORPUS, beside, bits_per_byte, corpora_of, course, held_out, in_batches
-from nightschool.train.plan import QUICKSTART, flops_per_token, going_on
+from nightschool.train.course import CORPUS, account, beside, bits_per_byte, corpora_of, course, held_out, in_batches
+from nightschool.train.plan import QUICKSTART, going_on
 from nightschool.world import school
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town: it answers questions with worked steps."
@@ -58,9 +58,8 @@ def main(config: Config) -> dict[str, Any]:
     check(config.corpus)
     run = Run.open(config.out, "sft", config)
     if not run.done:
-        dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
-        device = set_up(config.threads, dtype)
-        model, tokenizer = exchange.load(start, DTYPES[dtype])
+        device = set_up_for(run, config.threads, config.dtype)
+        model, tokenizer = exchange.load(start, device.dtype)
         corpus = splits(run, config.corpus, start, tokenizer) if config.corpus else None
         read, _ = corpora_of("pretrain", config.start, tokenizer)
         shares = {READING: config.replay} if read else {}
@@ -95,15 +94,5 @@ def main(config: Config) -> dict[str, Any]:
         scores = {"bits_per_byte": bits_per_byte(model, dev)} if corpus else {}
         exam_n = 0 if corpus and not config.world_share else config.exam_n  # of a town that it has never heard of
         ranks.first(lambda: graduate(run, model, tokenizer, exam_n, **scores))
-        run.finish(
-            seconds=end.seconds,
-            tokens=end.tokens,
-            flops=end.tokens * flops_per_token(model.config, row_length),
-            device=device.name,
-            threads=device.threads,
-            dtype=dtype,
-            loss=end.loss,
-            refused=end.refused,
-            **scores,
-        )
+        run.finish(**account(end, model, row_length), **device.facts, **scores)
     return {name: run.meta[name] for name in ("seconds", "tokens", "loss", "bits_per_byte") if name in run.meta}

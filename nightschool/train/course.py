@@ -24,7 +24,7 @@ from nightschool.train.fit import prepare
 from nightschool.train.loop import LossFn, Position, backward, train
 from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
-from nightschool.train.plan import Plan, num_parameters
+from nightschool.train.plan import Plan, flops_per_token, num_parameters
 from nightschool.train.schedule import warm_stay_decay
 from nightschool.world.school import SOURCES
 
@@ -112,6 +112,12 @@ def course(
         eval_every=eval_every,
         label=run.verb,
     )
+
+
+def account(end: Position, model: Transformer, row_length: int) -> dict[str, Any]:
+    """What a course came to, for meta.json."""
+    flops = end.tokens * flops_per_token(model.config, row_length)
+    return {"seconds": end.seconds, "tokens": end.tokens, "flops": flops, "loss": end.loss, "refused": end.refused}
 
 
 def beside(town: Shares, corpora: Shares) -> dict[str, float]:

@@ -161,7 +161,7 @@ def read(progress: float) -> dict[str, float]:
 
 
 FIRST = 0.08  # of pretraining
-READING = {  # of the rest of it
+READING = {
     "prose": 0.05,
     "notes": 0.04,
     "notes/passage": 0.28,
@@ -176,7 +176,7 @@ READING = {  # of the rest of it
     "book/joke": 0.01,
     "book/ask": 0.03,
 }
-STUDY = {  # of fine-tuning
+STUDY = {
     "talk": 0.02,
     "lesson/passage": 0.22,
     "lesson/story": 0.18,
