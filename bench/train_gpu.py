@@ -34,7 +34,6 @@ from rich.table import Table
 from nightschool import config, device, runs
 from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
-from nightschool.stages.doctor import all_checks
 from nightschool.text import sources, tokenizer
 from nightschool.text.corpus import encode, epochs
 from nightschool.text.document import Document
@@ -46,6 +45,7 @@ from nightschool.train.loop import split, update
 from nightschool.train.losses import next_token
 from nightschool.train.optim import Optimizer
 from nightschool.train.plan import flops_per_token, plan
+from nightschool.train.proof import all_checks
 from nightschool.train.schedule import warm_stay_decay
 
 WARMUP = 3  # steps that compile and fill caches

@@ -12,6 +12,7 @@ from nightschool.model.kernels import Check
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.stages import doctor
 from nightschool.text.tokenizer import train
+from nightschool.train import proof
 from nightschool.train.optim import Optimizer
 
 QUICK = {"depth": 1, "seconds": 0.0, "threads": 1, "dtype": "float32"}
@@ -31,7 +32,7 @@ def test_a_healthy_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_what_would_cost_money_later_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Check("whole step", math.nan, 1e-3, 0.0)
-    monkeypatch.setattr(doctor, "step_check", lambda dtype: broken)
+    monkeypatch.setattr(proof, "step_check", lambda dtype: broken)
     monkeypatch.setattr(doctor, "disk_bytes", lambda planned: 1e18)
     with pytest.raises(BelowBar, match="whole step computes wrongly") as raised:
         doctor.main(doctor.Config(tmp_path, **QUICK))  # type: ignore[arg-type]

@@ -14,7 +14,8 @@ from backports import zstd
 from nightschool.config import UserError
 from nightschool.text import sources
 from nightschool.text.document import Document, Message
-from nightschool.text.sources import documents, files_of, words_of_page
+from nightschool.text.html import words_of_page
+from nightschool.text.sources import documents, files_of
 
 TEXT = "It rained.\n\nEverywhere: 雪だるま."
 TALK = (Message("user", "Hi"), Message("assistant", "Good morning."))

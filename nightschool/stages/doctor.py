@@ -9,7 +9,6 @@ as good as their sum; what fits is an estimate but for the depth that was tried.
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -21,26 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
 from nightschool.config import BelowBar, UserError, at_least
 from nightschool.device import Device, Dtype, place, set_up
-from nightschool.model import exchange, fused, kernels
+from nightschool.model import exchange
 from nightschool.model.kernels import Check
-from nightschool.model.transformer import ModelConfig, Transformer, rotary_table
+from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.runs import Costs, versions
-from nightschool.text.packing import Batch
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.train.fit import prepare
 from nightschool.train.loop import backward, update
-from nightschool.train.losses import cross_entropy, next_token
-from nightschool.train.optim import Optimizer, orthogonalize
+from nightschool.train.losses import next_token
+from nightschool.train.optim import Optimizer
 from nightschool.train.plan import Plan, flops_per_token, num_parameters, plan
+from nightschool.train.proof import all_checks, examples
 
 DEPTHS = (4, 8, 12, 16, 20, 24, 32)
-STEP_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # a whole step's gradient; errors add up along the layers
 DATA = ("text", "conversations")  # what `speedrun --until conversations` fetches and tokenizes, below the life's folder
 GB = 1e9
 RANK = 16  # of the factors
@@ -68,7 +65,9 @@ def main(config: Config) -> dict[str, Any]:
     facts, problems = machine(config.out, device)
     checks = all_checks(planned.model, device.dtype)
     mend = "try --dtype float32, TORCH_COMPILE_DISABLE=1, or another torch"
-    problems += [f"{c.kernel} computes wrongly here (error {c.error:.2g}); {mend}" for c in checks if wrong(c)]
+    problems += [
+        f"{c.kernel} computes wrongly here (error {c.error:.2g}); {mend}" for c in checks if c.needed and not c.passed
+    ]
     memory, disk, speed = facts["memory_gb"] * GB, facts["disk_free_gb"] * GB, None
     if state_bytes(planned.model) > memory:
         problems.append(f"memory does not hold depth {config.depth}; choose a smaller --depth or a larger machine")
@@ -124,14 +123,12 @@ def machine(out: Path, device: Device) -> tuple[dict[str, Any], list[str]]:
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     facts = {
-        "device": device.name,
+        **device.facts,
         "gpus": gpus,
         "driver": driver,
         "memory_gb": memory / GB,  # of one GPU, or of the machine
         "cores": os.cpu_count(),
-        "threads": device.threads,
         "disk_free_gb": shutil.disk_usage(folder).free / GB,
-        "dtype": str(device.dtype).removeprefix("torch."),
         "system": platform.platform(),
         "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **versions()},
     }
@@ -145,87 +142,6 @@ def nvidia_driver() -> str | None:
     except FileNotFoundError:
         return None
     return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None
-
-
-def all_checks(model: ModelConfig, dtype: torch.dtype) -> list[Check]:
-    """Each kernel that training this model would choose, in its dtype on this device, against float64."""
-    device, H, G, D = place(), model.num_attention_heads, model.num_key_value_heads, model.head_dim
-    T, C, V, eps = 256, model.hidden_size, 1000, model.rms_norm_eps
-    if device.type == "cuda":
-        checks = list(kernels.settle(device, H, G, D, dtype).checks)
-    else:
-        checks = kernels.attention_checks(device, H, G, D, dtype, T, B=1)
-    cos, sin = (x.double() for x in rotary_table(T, D, model.rope_theta, torch.device("cpu")))
-    targets = torch.arange(T)[None]
-
-    def add(name: str, kernel: kernels.Kernel, formula: kernels.Kernel, *shapes: tuple[int, ...]) -> None:
-        checks.append(kernels.check(name, kernel, formula, shapes, device, dtype))
-
-    add("normalize", lambda x: fused.normalize(x, eps), lambda x: fused.plain_normalize(x, eps), (T, C))
-    add("swiglu", fused.swiglu, fused.plain_swiglu, (T, C), (T, C))
-    add(
-        "rotate",
-        lambda x, w: fused.normalize_rotate(x, w, cos.to(x), sin.to(x), H, eps),
-        lambda x, w: fused.plain_normalize_rotate(x, w, cos, sin, H, eps),
-        *((1, T, H + 2 * G, D), (H + G, D)),
-    )
-    add(
-        "cross-entropy",
-        lambda x, w: cross_entropy(x, w / 8, targets.to(x.device), torch.ones(1, T, device=x.device))[0],
-        lambda x, w: F.cross_entropy((x @ w.mT / 8).flatten(0, 1), targets[0], reduction="sum"),
-        *((1, T, 64), (V, 64)),
-    )
-    return [*checks, muon_check(dtype), step_check(dtype)]
-
-
-def wrong(c: Check) -> bool:
-    return c.needed and not c.passed
-
-
-def muon_check(dtype: torch.dtype) -> Check:
-    """Muon's update: how far its singular values are from 1; five steps of Newton-Schulz leave 0.68 to 1.14."""
-    matrix = torch.randn(1, 128, 384, generator=torch.Generator().manual_seed(0)).to(place())
-    start = time.perf_counter()
-    values = torch.linalg.svdvals(orthogonalize(matrix, dtype).cpu().double())
-    return Check("muon", float((values - 1).abs().max()), 0.5, time.perf_counter() - start)
-
-
-def step_check(dtype: torch.dtype) -> Check:
-    """Loss and gradient of a small model with packed documents, as training computes them, against float64."""
-    small = ModelConfig(512, 128, 384, 2, 2, 1, 64, 128, tie_word_embeddings=False)
-    exact = Transformer(small, torch.float64)
-    g = torch.Generator().manual_seed(0)
-    for p in exact.parameters():
-        p.data.normal_(float(p.ndim == 1), 0.1, generator=g)
-    here = Transformer(small, dtype)
-    here.load_state_dict(exact.state_dict())
-    here.to(place())
-    if place().type == "cuda":
-        for block in here.model.layers:
-            block.compile()
-    batch = examples(small, 2, 128)
-    backward(exact.double(), next_token, [batch])
-    start = time.perf_counter()
-    try:
-        backward(here, next_token, [batch])
-    except RuntimeError as error:  # of a compiler that is not there, or of a kernel
-        print(error, file=sys.stderr)
-        return Check("whole step", math.inf, STEP_TOLERANCE[dtype], math.inf)
-    seconds = time.perf_counter() - start
-    errors = []
-    for a, b in zip(exact.parameters(), here.parameters(), strict=True):
-        assert a.grad is not None
-        assert b.grad is not None
-        errors.append(float((b.grad.cpu().double() - a.grad).norm() / a.grad.norm()))
-    return Check("whole step", max(errors), STEP_TOLERANCE[dtype], seconds)
-
-
-def examples(model: ModelConfig, rows: int, length: int) -> Batch:
-    """Random tokens, three documents a row."""
-    g = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.vocab_size, (rows, length + 1), generator=g)
-    docs = (torch.arange(length) * 3 // length).expand(rows, length).int()
-    return Batch(ids[:, :-1], ids[:, 1:], torch.ones(rows, length), docs)
 
 
 def measure(planned: Plan, seconds: float, dtype: torch.dtype) -> dict[str, float]:
@@ -261,27 +177,28 @@ def measure(planned: Plan, seconds: float, dtype: torch.dtype) -> dict[str, floa
     }
 
 
-def state_bytes(model: ModelConfig) -> float:
-    """Weights, gradients, Muon's momentum, AdamW's two averages: float32, and one row's activations, computed twice."""
-    total, embeddings = num_parameters(model), model.vocab_size * model.hidden_size
-    others = embeddings * (1 if model.tie_word_embeddings else 2)
-    kept = 2 * model.hidden_size * (model.num_hidden_layers + 30) * model.max_position_embeddings
-    return 12 * total + 4 * others + kept
+def state_bytes(model: ModelConfig, adamw: bool = False, rank: int = 0) -> float:
+    """Weights, gradients, Muon's momentum or AdamW's two averages: float32, and one row's activations, computed twice.
+
+    adamw: two averages of the blocks' matrices too. rank: of factors (model/lora.py), which alone have gradients and
+    averages then; a backward pass wants the sums that they make of the blocks' matrices.
+    """
+    total, C, D = num_parameters(model), model.hidden_size, model.head_dim
+    others = model.vocab_size * C * (1 if model.tie_word_embeddings else 2)
+    row = 2 * C * (model.num_hidden_layers + 30) * model.max_position_embeddings
+    if rank:
+        heads = 2 * model.num_attention_heads * D + 2 * model.num_key_value_heads * D
+        sides = 4 * C + heads + 3 * (C + model.intermediate_size)
+        return 4 * total + 4 * (total - others) + 16 * rank * model.num_hidden_layers * sides + row
+    return 12 * total + 4 * (total if adamw else others) + row
 
 
 def room_of(model: ModelConfig, brought: bool, memory: float) -> dict[str, Any]:
-    """What fine-tuning a model that is there would need, of all weights and of factors (model/lora.py)."""
-    row_length = min(model.max_position_embeddings, 2048)
-    state = state_bytes(replace(model, max_position_embeddings=row_length))
-    total, embeddings = num_parameters(model), model.vocab_size * model.hidden_size
-    others = embeddings * (1 if model.tie_word_embeddings else 2)
-    C, M, D = model.hidden_size, model.intermediate_size, model.head_dim
-    sides = 2 * (C + model.num_attention_heads * D) + 2 * (C + model.num_key_value_heads * D) + 3 * (C + M)
-    whole = state + (4 * (total - others) if brought else 0)  # AdamW keeps two averages of matrices too
-    # The weights and, of the blocks', the sums that a backward pass wants; of factors the same as of any weight.
-    factors = state - 8 * total - 4 * others + 4 * (total - others) + 16 * RANK * model.num_hidden_layers * sides
+    """What fine-tuning a model that is there would need, of all weights and of factors."""
+    model = replace(model, max_position_embeddings=min(model.max_position_embeddings, 2048))
+    whole, factors = state_bytes(model, adamw=brought), state_bytes(model, rank=RANK)
     return {
-        "parameters": total,
+        "parameters": num_parameters(model),
         "whole_gb": whole / GB,
         "factors_gb": factors / GB,
         "whole_fits": whole < memory,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nightschool.config import at_least
-from nightschool.device import Dtype, process_seconds
+from nightschool.device import Dtype, peak_gb, process_seconds
 from nightschool.runs import Costs, read_json, typed, write_json
 from nightschool.serve.speaker import newest_checkpoint
 from nightschool.stages import evaluate, night, pretrain, report, rl, sft, tokenizer
@@ -40,17 +39,9 @@ class Config:
 
 def stages(config: Config) -> dict[str, Callable[[], Any]]:
     """What is done, in order. Each goes on where it was, or does nothing where it is done."""
-    life = config.out
-    common: dict[str, Any] = {
-        "seed": config.seed,
-        "threads": config.threads,
-        "dtype": config.dtype,
-        "save_seconds": config.save_seconds,
-        "costs": config.costs,
-    }
-
+    life, common = config.out, common_of(config)
     asked: dict[str, Any] = {"per_document": config.per_document, "n_gate": config.n_dev}
-
+    test: dict[str, Any] = {"n": config.n, "n_probes": config.n // 5, "threads": config.threads, "dtype": config.dtype}
     return {
         "tokenizer": lambda: tokenizer.main(tokenizer.Config(life / "tokenizer", seed=config.seed)),
         "pretrain": lambda: pretrain.main(
@@ -65,17 +56,21 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
         "night": lambda: night.main(
             night.Config(life / "night-001", life / "rl", tokens=config.night_tokens, **asked, **common)
         ),
-        "evening's exam": lambda: examine(life / "rl", config.n, config.threads, config.dtype),
-        "morning's exam": lambda: examine(life / "night-001", config.n, config.threads, config.dtype),
+        "evening's exam": lambda: examine(life / "rl", **test),
+        "morning's exam": lambda: examine(life / "night-001", **test),
     }
 
 
-def examine(run: Path, n: int, threads: int, dtype: Dtype) -> Any:
-    """The test, opened once per checkpoint; a second start finds the scores."""
-    scores = run / "scores-test.json"
-    if scores.exists():
+def common_of(config: Any) -> dict[str, Any]:
+    """What a life says to each of its stages."""
+    return {name: getattr(config, name) for name in ("seed", "threads", "dtype", "save_seconds", "costs")}
+
+
+def examine(run: Path, **asked: Any) -> Any:
+    """The test, opened once a checkpoint; a second start finds the scores."""
+    if (scores := run / "scores-test.json").exists():
         return read_json(scores)
-    return evaluate.main(evaluate.Config(run, "test", n, n // 5, threads=threads, dtype=dtype))
+    return evaluate.main(evaluate.Config(run, "test", **asked))
 
 
 def say(text: str) -> None:
@@ -104,8 +99,7 @@ def live(out: Path, stages: dict[str, Callable[[], Any]], costs: Costs) -> dict[
     evening, morning = made["evening's exam"], made["morning's exam"]
     return {
         "seconds": process_seconds(),
-        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / (1 << 20 if sys.platform == "linux" else 1 << 30),
+        "peak_rss_gb": peak_gb(),
         "report": made["report"]["report"],
         "checkpoint": str(newest_checkpoint(out)),
         "skills": morning["skills"],

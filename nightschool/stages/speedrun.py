@@ -20,7 +20,7 @@ from nightschool import ranks
 from nightschool.config import BelowBar, UserError, at_least, closest
 from nightschool.device import Dtype
 from nightschool.model import exchange
-from nightschool.runs import Costs, read_json
+from nightschool.runs import Costs
 from nightschool.stages import corpus, evaluate, night, pretrain, quickstart, read, rl, sft, tokenizer
 from nightschool.tasks import choice
 from nightschool.tasks.named import PRACTICE, task_named
@@ -74,13 +74,7 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
     life, in_town = config.out, config.world_share > 0
     n_dev = config.n_dev if in_town else 0
     reading = plan(config.depth, config.tokens, config.vocab_size, config.context).horizon_tokens
-    common: dict[str, Any] = {
-        "seed": config.seed,
-        "threads": config.threads,
-        "dtype": config.dtype,
-        "save_seconds": config.save_seconds,
-        "costs": config.costs,
-    }
+    common = quickstart.common_of(config)
     vocabulary = tokenizer.Config(life / "tokenizer", config.vocab_size, corpus=config.text, seed=config.seed)
     sifted: dict[str, Any] = {"tokenizer": life / "tokenizer", "exams": secret(config)}
     of_depth: dict[str, Any] = {"depth": config.depth, "context": config.context, "corpus": (str(life / "text"),)}
@@ -136,15 +130,14 @@ def secret(config: Config) -> tuple[str, ...]:
 
 
 def examine(config: Config, run: Path) -> Any:
-    """The test, opened once a checkpoint; a second start finds the scores. A night that changed nothing has none."""
+    """A night that changed nothing has the evening's exam."""
     if run.name.startswith("night") and not exchange.is_checkpoint(run / "checkpoint"):
         return examine(config, config.out / "rl")
-    if (scores := run / "scores-test.json").exists():
-        return read_json(scores)
     n = config.n if config.world_share else 0
     texts = *(str(config.out / name) for name in ("text", "conversations")), *config.held_out, *config.documents
-    machine: dict[str, Any] = {"threads": config.threads, "dtype": config.dtype}
-    return evaluate.main(evaluate.Config(run, "test", n, n // 5, config.exams, config.n, texts, **machine))
+    asked: dict[str, Any] = {"exams": config.exams, "n_choices": config.n, "texts": texts}
+    asked |= {"threads": config.threads, "dtype": config.dtype}
+    return quickstart.examine(run, n=n, n_probes=n // 5, **asked)
 
 
 def main(config: Config) -> dict[str, Any] | None:

@@ -8,9 +8,8 @@ Files are read by sources.py, and go through shards.py.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nightschool.config import UserError
 from nightschool.text import chat
@@ -78,7 +77,6 @@ class Mixture:
     horizon_tokens: int = 0  # tokens of the whole stage, for progress; 0 = progress stays 0
     row_length: int = 0  # longer texts go on in a further item; 0 = they stay whole
     control: bool = False
-    tokens: Counter[str] = field(default_factory=Counter)  # tokens made in this process, by source
 
     def chunk(self, i: int) -> list[Item]:
         """About chunk_tokens tokens, shared among the sources by tokens, not by documents."""
@@ -91,11 +89,9 @@ class Mixture:
             if share > 0:
                 asked, source = self.chunk_tokens * share / sum(shares.values()), self.sources[name]
                 if isinstance(source, Corpus):
-                    made = source.chunk(i, self.seed, asked, self.row_length)
+                    items += source.chunk(i, self.seed, asked, self.row_length)
                 else:
-                    made = self.draw(source, random.Random(f"{self.seed} {i} {name}"), progress, asked)
-                self.tokens[name] += sum(len(item.ids) for item in made)
-                items += made
+                    items += self.draw(source, random.Random(f"{self.seed} {i} {name}"), progress, asked)
         return items
 
     def draw(self, source: Source, rng: random.Random, progress: float, num_tokens: float) -> list[Item]:

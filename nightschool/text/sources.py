@@ -20,13 +20,13 @@ import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, get_args
 
 from nightschool.config import UserError
 from nightschool.text import chat, hub
 from nightschool.text.document import Document, Info, Kind
+from nightschool.text.html import words_of_page
 
 KINDS = (".txt", ".md", ".html", ".htm", ".jsonl", ".parquet")
 PACKED = (".gz", ".zst")
@@ -34,9 +34,6 @@ PART = 32_768  # characters of a text that are one document: it can be held out,
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_response": "tool"}  # ShareGPT's
 PAIRS = (("prompt", "completion"), ("question", "answer"), ("instruction", "output"))
 COLUMNS = ("text", "messages", "conversations", "tools", "input", *(name for pair in PAIRS for name in pair))
-BLOCKS = {"address", "article", "aside", "blockquote", "br", "dd", "div", "dt", "figcaption", "footer", "form", "h1"}
-BLOCKS |= {"h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table"}
-BLOCKS |= {"title", "tr", "ul"}
 
 
 class Row(NamedTuple):
@@ -145,48 +142,6 @@ def parts(lines: Iterable[str]) -> Iterator[str]:
         part.append(line)
         size += len(line)
     yield "".join(part).strip("\r\n")
-
-
-class Page(HTMLParser):
-    """Collects what a reader of a page would see."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.hidden = self.kept = False  # in a script or style; in <pre>, where spaces count
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.hidden |= tag in ("script", "style")
-        self.kept |= tag == "pre"
-        if tag in BLOCKS:
-            self.words.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden &= tag not in ("script", "style")
-        self.kept &= tag != "pre"
-        if tag in BLOCKS:
-            self.words.append("\n")
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        if tag in BLOCKS:  # <br/>, one line
-            self.words.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self.kept:
-            data = " ".join(f".{data}.".split())[1:-1]  # any white space is one space, at both ends too
-            data = data.lstrip() if self.words[-1:] == ["\n"] else data
-        if data and not self.hidden:
-            self.words.append(data)
-
-
-def words_of_page(html: str) -> str:
-    """'<p>One <b>two</b></p><p>three' -> 'One two\n\nthree'"""
-    page = Page()
-    page.feed(html)
-    page.close()
-    lines = [line.rstrip() for line in "".join(page.words).split("\n")]
-    blank_once = (line for i, line in enumerate(lines) if line or (i and lines[i - 1]))
-    return "\n".join(blank_once).strip("\n")
 
 
 def rows_of_parquet(path: Path) -> Iterator[Row]:

@@ -46,18 +46,14 @@ def save(
     info: Any,
     keep: int = 2,
 ) -> Path:
-    """Write root/step-000123 whole or not at all, then remove all but the newest `keep`.."""
+    """Write root/step-000123 whole or not at all, then remove all but the newest `keep`."""
     root.mkdir(exist_ok=True)
     folder, temporary = root / f"step-{step:06d}", root / "writing"
     shutil.rmtree(temporary, ignore_errors=True)  # what a kill left
     temporary.mkdir()
     try:
-        write_tensors(
-            temporary / "model.safetensors", {name: tensor.detach().contiguous() for name, tensor in model.items()}
-        )
-        write_tensors(
-            temporary / "optim.safetensors", {name: tensor.detach().contiguous() for name, tensor in optimizer.items()}
-        )
+        for file, tensors in (("model", model), ("optim", optimizer)):
+            write_tensors(temporary / f"{file}.safetensors", {k: t.detach().contiguous() for k, t in tensors.items()})
         write_json(temporary / "state.json", info)
         write_json(temporary / "manifest.json", {p.name: fingerprint(p) for p in sorted(temporary.iterdir())})
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one of the same step
