@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from nightschool import config, device, runs
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import Transformer
 from nightschool.rl.credit import first_error
-from nightschool.rl.practice import by_itself
+from nightschool.rl.practice import earned
 from nightschool.rl.update import policy
 from nightschool.stages import rl
 from nightschool.stages import tokenizer as stage
@@ -93,7 +94,8 @@ def main(c: Config) -> dict[str, Any]:
         max_new_tokens=NEW,
         average="token",
     )
-    engine, credit = Engine(model, vocabulary, slots=128), by_itself(first_error)
+    engine = Engine(model, vocabulary, slots=128)
+    credit = partial(earned, first_error, engine, task, model)
     rows: list[dict[str, float]] = []
     start = time.perf_counter()
     for step, batch in enumerate(rl.batches(settings, task, model, engine, credit, None, {})):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nightschool.config import UserError
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.rl.credit import outcome
-from nightschool.rl.practice import by_itself
+from nightschool.rl.practice import earned
 from nightschool.stages import corpus, pretrain, rl, sft, tokenizer
 from nightschool.tasks.named import task_named
 from nightschool.tasks.world import SKILLS, draw
@@ -206,8 +207,9 @@ def test_what_was_learned_is_repeated(town: Path, tmp_path: Path) -> None:
     assert course.corpora_of("sft", life / "p", tok) == ({}, {})
     asked = {"credit": "outcome", "problems": 1, "group_size": 2, "again": 0, "max_new_tokens": 1, "steps": 4}
     practice = rl.Config(life / "r", life / "s", task="totals", replay_tokens=600, **asked)  # type: ignore[arg-type]
-    engine, texts = Engine(model, tok), list[str]()
-    for batch in rl.batches(practice, task_named("totals"), model, engine, by_itself(outcome), None, {}):
+    engine, task, texts = Engine(model, tok), task_named("totals"), list[str]()
+    credit = partial(earned, outcome, engine, task, model)
+    for batch in rl.batches(practice, task, model, engine, credit, None, {}):
         replayed = batch.streams["ce_weight"].any(1)
         texts += [tok.decode(ids) for ids in batch.ids[replayed].tolist()]
         assert batch.ids.shape[1] <= engine.context

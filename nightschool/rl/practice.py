@@ -1,8 +1,7 @@
 """What practice does with attempts before it learns from them: is there anything to learn, what is tried again, and
 what has each line earned, by the name that --credit takes.
 
-An assigner (rl/credit.py) looks at attempts alone and costs nothing; credit by a potential or a review sends tokens
-through a model, and says how many.
+An assigner (rl/credit.py) looks at attempts alone; credit by a potential or a review sends tokens through a model.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl.batch import Credits, Groups, in_groups
 from nightschool.rl.credit import Assigner, potential, reached, reviewed
-from nightschool.rl.potential import Values, monte_carlo, starts_of_lines, value
+from nightschool.rl.potential import monte_carlo, starts_of_lines, value
 from nightschool.rl.review import read
 from nightschool.tasks.attempt import attempt, resume
 from nightschool.tasks.task import Task
 from nightschool.tasks.world import draw
 
-Creditor = Callable[[Groups, Sampling], tuple[Credits, int]]  # and how many tokens more went through a model
+Creditor = Callable[[Groups, Sampling], tuple[Credits, int]]  # `earned` by some credit
 COSTLY = ("value", "monte_carlo", "review")  # names of credit besides ASSIGNERS
 NUM_SHOWN = 32  # dev problems whose attempts are kept for the report
 
@@ -59,6 +58,36 @@ def again(engine: Engine, task: Task, groups: Groups, sampling: Sampling, copies
     return longer, once + tails
 
 
+def earned(
+    credit: Assigner | str,
+    engine: Engine,
+    task: Task,
+    model: Transformer,
+    groups: Groups,
+    sampling: Sampling,
+    lam: float = 1.0,
+    continuations: int = 4,
+) -> tuple[Credits, int]:
+    """What each line of each attempt earned, and how many tokens went through a model to find out.
+
+    credit: a function of a group, or one of the COSTLY names. model: whose hidden states tell a value, or the reviewer;
+    lam: credit.potential's.
+    """
+    if not isinstance(credit, str):
+        return [credit(group) for group in groups], 0
+    attempts = [a for group in groups for a in group]
+    if credit == "review":
+        found, num_tokens = read(model, engine.tokenizer, attempts)
+        marks = iter(found)
+        return [reviewed(group, [next(marks) for _ in group]) for group in groups], num_tokens
+    if credit == "value":
+        values = value(model, engine.tokenizer, groups)
+        num_tokens = sum(len(a.completion.prompt_ids) + len(a.completion.ids) for a in attempts)
+    else:
+        values, num_tokens = monte_carlo(engine, task, groups, sampling, continuations)
+    return [potential(group, phi, lam) for group, phi in zip(groups, values, strict=True)], num_tokens
+
+
 def credited(
     engine: Engine, task: Task, groups: Groups, sampling: Sampling, copies: int, credit: Creditor
 ) -> tuple[Groups, Credits, int]:
@@ -66,29 +95,3 @@ def credited(
     groups, again_tokens = again(engine, task, groups, sampling, copies)
     credits, credit_tokens = credit(groups, sampling)
     return groups, credits, again_tokens + credit_tokens
-
-
-def by_itself(assign: Assigner) -> Creditor:
-    return lambda groups, sampling: ([assign(group) for group in groups], 0)
-
-
-def creditor(name: str, engine: Engine, task: Task, model: Transformer, lam: float, continuations: int) -> Creditor:
-    """Credit by one of the COSTLY names. model: whose states tell a value, or the reviewer; lam: credit.potential's."""
-
-    def by_potential(groups: Groups, values: Values) -> Credits:
-        return [potential(group, phi, lam) for group, phi in zip(groups, values, strict=True)]
-
-    def by_value(groups: Groups, sampling: Sampling) -> tuple[Credits, int]:
-        num_tokens = sum(len(a.completion.prompt_ids) + len(a.completion.ids) for g in groups for a in g)
-        return by_potential(groups, value(model, engine.tokenizer, groups)), num_tokens
-
-    def by_continuations(groups: Groups, sampling: Sampling) -> tuple[Credits, int]:
-        values, num_tokens = monte_carlo(engine, task, groups, sampling, continuations)
-        return by_potential(groups, values), num_tokens
-
-    def by_review(groups: Groups, sampling: Sampling) -> tuple[Credits, int]:
-        marks, num_tokens = read(model, engine.tokenizer, [a for group in groups for a in group])
-        found = iter(marks)
-        return [reviewed(group, [next(found) for _ in group]) for group in groups], num_tokens
-
-    return {"value": by_value, "monte_carlo": by_continuations, "review": by_review}[name]

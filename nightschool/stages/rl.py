@@ -38,7 +38,7 @@ from nightschool.rl.credit import ASSIGNERS, Assigner
 from nightschool.rl.judge import learned
 from nightschool.rl.measures import measures, on_dev, rows_of
 from nightschool.rl.outside import outside
-from nightschool.rl.practice import COSTLY, Creditor, by_itself, credited, creditor, first_look
+from nightschool.rl.practice import COSTLY, Creditor, credited, earned, first_look
 from nightschool.rl.update import Clip, policy
 from nightschool.runs import Costs, Run, read_jsonl, write_jsonl
 from nightschool.serve import client
@@ -241,12 +241,10 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
         if url := config.judge_endpoint:
             judging = outside(lambda prompts: client.answers(url, prompts, config.judge_model, temperature=0.0))
         auditor = Auditor(run, task, engine, model, kept, judging, optimizer, config.audited, config.seed)
-    if assign:
-        credit = by_itself(assign)
-    else:
-        reviews = config.reviewer if config.credit == "review" else None
-        asked = loaded(exchange.checkpoint_of(reviews)) if reviews else model
-        credit = creditor(config.credit, engine, task, asked, config.lam, config.continuations)
+    reviewer = config.reviewer if config.credit == "review" else None
+    asked = loaded(exchange.checkpoint_of(reviewer)) if reviewer else model
+    how = partial(earned, assign or config.credit, engine, task, asked)
+    credit = partial(how, lam=config.lam, continuations=config.continuations)
     sampling = Sampling(max_new_tokens=config.max_new_tokens)
 
     def look() -> tuple[str, float]:
