@@ -202,8 +202,8 @@ def test_what_was_learned_is_repeated(town: Path, tmp_path: Path) -> None:
     model, tok = exchange.load(life / "s" / "checkpoint")
     for start in (life / "s", life / "p"):
         books, shares = course.corpora_of("pretrain", start, tok)
-        assert (shares, books["corpus"].folder.resolve()) == ({"corpus": 1.0}, life / "c" / "shards")
-    assert course.corpora_of("sft", life / "s", tok)[1] == {"reading": 0.25, "corpus": 0.75}
+        assert (shares, books["pretrain/corpus"].folder.resolve()) == ({"pretrain/corpus": 1.0}, life / "c" / "shards")
+    assert course.corpora_of("sft", life / "s", tok)[1] == {"sft/pretrain/corpus": 0.25, "sft/corpus": 0.75}
     assert course.corpora_of("sft", life / "p", tok) == ({}, {})
     asked = {"credit": "outcome", "problems": 1, "group_size": 2, "again": 0, "max_new_tokens": 1, "steps": 4}
     practice = rl.Config(life / "r", life / "s", task="totals", replay_tokens=600, **asked)  # type: ignore[arg-type]

@@ -50,7 +50,8 @@ def value(model: Transformer, tokenizer: Tokenizer, groups: Sequence[Sequence[At
     ]  # all but it: inputs
     longest = -(-max(len(row) - 1 for row in rows) // 32) * 32  # few shapes: see losses.learned
     items = [[Item(row, [1.0] * len(row))] for row in rows]
-    hidden = model.hidden(collate(items, longest, tokenizer.end_of_text, packed=False).ids)
+    batch = collate(items, longest, tokenizer.end_of_text, packed=False)
+    hidden = model.hidden(batch.ids.to(model.lm_head.weight.device)).cpu()
     places = [
         (row, len(a.completion.prompt_ids) + start - 1)
         for row, a in enumerate(attempts)

@@ -250,8 +250,8 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     def look() -> tuple[str, float]:
         """Before practice, where there is most to correct; the attempts are kept for the report."""
         began = time.perf_counter()
-        assign_here = assign or ASSIGNERS["outcome"]
-        groups, why = first_look(engine, task, assign_here, sampling, config.eval_k, config.seed)
+        by = assign or ASSIGNERS["outcome"]
+        groups, why = first_look(engine, task, by, sampling, config.eval_k, config.seed)
         write_jsonl(run.path("rollouts.jsonl"), rows_of(groups))
         return why, time.perf_counter() - began
 

@@ -22,7 +22,6 @@ CARD = "A small model of the Qwen3 architecture, raised in a made-up town: it an
 CARD_CORPUS = "A small model of the Qwen3 architecture, raised from raw text and taught by conversations."
 TOKENS = QUICKSTART.horizon_tokens * 3 // 5  # of the town
 EPOCHS = 2  # of a corpus
-READING = "reading"  # the source that is pretraining's corpus
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,8 @@ def main(config: Config) -> dict[str, Any]:
         device = set_up_for(run, config.threads, config.dtype)
         model, tokenizer = exchange.load(start, device.dtype)
         corpus = splits(run, config.corpus, start, tokenizer) if config.corpus else None
-        read, _ = corpora_of("pretrain", config.start, tokenizer)
-        shares = {READING: config.replay} if read else {}
-        sources = {READING: read[CORPUS]} if read else {}
+        sources, _ = corpora_of("pretrain", config.start, tokenizer)  # what was read: one corpus, or none
+        shares = dict.fromkeys(sources, config.replay)
         tokens = config.tokens or TOKENS
         if corpus:
             sources[CORPUS], shares[CORPUS] = corpus["train"], 1 - config.world_share - sum(shares.values())

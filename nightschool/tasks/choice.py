@@ -76,7 +76,6 @@ def examine(model: Transformer, tokenizer: Tokenizer, path: Path, n: int, seed: 
         part = order[start : start + ROWS]
         length = max(items[i].num_positions for i in part)
         batch = collate([[items[i]] for i in part], length, tokenizer.end_of_text, packed=False)
-        batch = batch.to(model.lm_head.weight.device)
         means = log_probs(model, batch).sum(1) / batch.weights.sum(1)
         for i, mean in zip(part, means.tolist(), strict=True):
             goodness[i] = mean

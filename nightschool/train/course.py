@@ -29,7 +29,7 @@ from nightschool.train.schedule import warm_stay_decay
 from nightschool.world.school import SOURCES
 
 CHUNK_TOKENS = 65_536  # that are packed together: the more, the fuller the rows
-CORPUS = "corpus"  # the source whose epochs are counted
+CORPUS = "corpus"  # the source that a stage was asked to learn from: its epochs are counted
 MAX_EPOCHS = 4  # up to which text read again is nearly as good as new (2305.16264)
 
 
@@ -127,13 +127,13 @@ def beside(town: Shares, corpora: Shares) -> dict[str, float]:
 
 
 def corpora_of(verb: str, start: Path, tokenizer: Tokenizer) -> tuple[dict[str, Corpus], dict[str, float]]:
-    """What the last course of this verb learned from, among `start` and the runs that it began with: corpora, and their
-    shares; what these leave was the town's, and all of it where nothing is known."""
+    """What the last course of this verb learned from, among `start` and the runs that it began with: corpora, as
+    VERB/NAME, and their shares. What these leave was the town's, and all of it where nothing is known."""
     run: Path | None = start
     while run and (run / "config.json").exists():
         asked = read_json(run / "config.json")
         if asked["verb"] == verb:
-            kept = asked["settled"].get("corpora", {})
+            kept = {f"{verb}/{name}": value for name, value in asked["settled"].get("corpora", {}).items()}
             corpora = {name: Corpus.open(run / folder, "train", tokenizer) for name, (folder, _) in kept.items()}
             return corpora, {name: share for name, (_, share) in kept.items()}
         run = run / asked["config"]["start"] if "start" in asked["config"] else None

@@ -104,8 +104,11 @@ def next_token(model: Transformer, batch: Batch) -> Losses:
 def log_probs(model: Transformer, batch: Batch) -> Tensor:
     """log p of each target, (B, T) float32 with gradient, 0 where the weight is 0; logits a chunk at a time.
 
-    The chunks' logits are made again in the backward (checkpointing), so none is kept.
+    The chunks' logits are made again in the backward (checkpointing), so none is kept. The batch may be on another
+    device than the model; the result is on the batch's.
     """
+    home = batch.ids.device
+    batch = batch.to(model.lm_head.weight.device)
     hidden = model.hidden(batch.ids, batch.docs)
     weight = model.lm_head.weight.to(hidden.dtype)
     chosen, num_learned = learned(batch.weights)
@@ -115,7 +118,7 @@ def log_probs(model: Transformer, batch: Batch) -> Tensor:
         for a in range(0, max(len(h), 1), CHUNK)  # a rank on which nothing counts has a gradient too, of zeros
     ]
     out = torch.zeros(batch.ids.numel(), dtype=torch.float32, device=h.device)
-    return out.index_copy(0, chosen[:num_learned], torch.cat(parts)[:num_learned]).view(batch.ids.shape)
+    return out.index_copy(0, chosen[:num_learned], torch.cat(parts)[:num_learned]).view(batch.ids.shape).to(home)
 
 
 def chosen_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
