@@ -6,7 +6,8 @@ A second reader may talk with the first (--peer), or any OpenAI-compatible model
 as such in reflections.jsonl. Who cannot write at all is asked by a program (--form gaps): it leaves out names and
 numbers. Where almost nothing passes its check the stage ends before a weight is changed. What was
 held out is asked closed-book, and with the passages that the index finds. But: a model raised in the town can read text
-like the town's alone; one that was raised elsewhere dreams for replay, unless --school names what it learned from.
+like the town's alone; one that was raised elsewhere dreams for replay, unless its runs or --school tell what it learned
+from.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """`nightschool rl`: practise. Problems with a verifier, by default harder ones than in school among the others.
 
 Each update: draw problems, try each, have every line judged, take wrong attempts up again at their last right line,
-turn verdicts into credit, and take one step. Some pages of school are replayed beside them, so that nothing else is
-forgotten. Every step logs what the attempts were like (rl/measures.py); pass@k and the distance from the start are
-taken on dev at intervals. But: one update for each batch of attempts; a start that never succeeds is sent back to
-school instead of being practised; of several ranks each tries its share of the problems, and the first alone takes up
-what is wrong.
+turn verdicts into credit (rl/practice.py), and take one step. Some of what school was, the town's or the corpora of the
+runs before, is replayed beside them, so that nothing else is forgotten. Every step logs what the attempts were like
+(rl/measures.py); pass@k and the distance from the start are taken on dev at intervals. But: one update for each batch
+of attempts; a start that never succeeds is sent back to school instead of being practised; of several ranks each tries
+its share of the problems, and the first alone takes up what is wrong.
 
 With --judge the verdicts that credit is made from are a learned judge's (rl/judge.py), or with --judge-endpoint another
 model's (rl/outside.py), held against the verifier by an auditor (rl/auditor.py). Dev problems are verified as ever, to
