@@ -27,6 +27,8 @@ from nightschool import ranks
 # Five steps of one quintic: singular values from 0.002 to 1 become 0.68 to 1.14. Four steps of Polar Express
 # (2505.16932) are a fifth cheaper, but blow up in bfloat16 where a gradient of rank one is a hair longer than 1.
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
+MOMENTUM = 0.95  # Muon's
+BETAS, EPS = (0.9, 0.95), 1e-8  # AdamW's, whose weights do not decay
 MUON, ADAMW = ("momentum",), ("mean", "square")  # what each keeps of a parameter
 NO_MUON = ("embed", "lm_head", "parametrizations")  # matrices whose names have these; the last are LoRA's factors
 
@@ -114,18 +116,12 @@ class Optimizer:
         matrix_lr: float = 0.02,
         embed_lr: float = 0.003,
         norm_lr: float = 0.003,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-8,
         weight_decay: float = 0.0,  # of the matrices; per unit of learning rate, as in AdamW
-        adam_weight_decay: float = 0.0,
         dtype: torch.dtype = torch.bfloat16,  # to orthogonalise in; float32 where bfloat16 is slow
         muon: bool = True,  # False: AdamW for the matrices too, at embed_lr
     ) -> None:
         self.matrix_lr, self.embed_lr, self.norm_lr = matrix_lr, embed_lr, norm_lr
-        self.momentum, self.betas, self.eps = momentum, betas, eps
-        self.weight_decay, self.adam_weight_decay = weight_decay, adam_weight_decay
-        self.dtype = dtype
+        self.weight_decay, self.dtype = weight_decay, dtype
         self.num_steps = 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.pieces = pieces_of(model, ranks.size(), muon)
@@ -192,8 +188,8 @@ class Optimizer:
     def _muon(self, stack: list[Piece], lr: float) -> None:
         directions = []
         for piece in stack:
-            momentum = self.state[piece, "momentum"].lerp_(piece.grad, 1 - self.momentum)
-            update = piece.grad.lerp(momentum, self.momentum)  # Nesterov
+            momentum = self.state[piece, "momentum"].lerp_(piece.grad, 1 - MOMENTUM)
+            update = piece.grad.lerp(momentum, MOMENTUM)  # Nesterov
             directions.append((update if update.shape[0] <= update.shape[1] else update.mT).to(self.dtype))
         updates = orthogonalize(torch.stack(directions), self.dtype)
         for piece, update in zip(stack, updates, strict=True):
@@ -204,12 +200,11 @@ class Optimizer:
 
     def _adamw(self, piece: Piece, lr: float) -> None:
         p, grad = piece.values, piece.grad
-        beta1, beta2 = self.betas
+        beta1, beta2 = BETAS
         mean = self.state[piece, "mean"].lerp_(grad, 1 - beta1)
         square = self.state[piece, "square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         scale = (1 - beta2**self.num_steps) ** 0.5
-        p.mul_(1 - lr * self.adam_weight_decay)
-        p.addcdiv_(mean, square.sqrt().div_(scale).add_(self.eps), value=-lr / (1 - beta1**self.num_steps))
+        p.addcdiv_(mean, square.sqrt().div_(scale).add_(EPS), value=-lr / (1 - beta1**self.num_steps))
 
     def zero_grad(self) -> None:
         self._end_sums()  # of a backward pass that is to be repeated
