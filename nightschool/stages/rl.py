@@ -174,7 +174,8 @@ def batches(
         groups, credits, more_tokens = ranks.first(partial(credited, engine, task, groups, more, config.again, credit))
         credited_at = time.perf_counter()
         items = to_items(tokenizer, groups, credits, config.average, leave_out)
-        items += [to_replay(trim(item, context)) for item in replay.chunk(step)] if replay_tokens else []
+        pages = replay.chunk(step) if replay_tokens else []
+        items += [to_replay(trim(page, context) if page.num_positions > context else page) for page in pages]
         row |= measures(groups, credits) | {
             "reward": reward,  # of attempts from the start
             "forward_tokens": forward_tokens + more_tokens + row.get("judge/positions", 0),

@@ -2,7 +2,7 @@
 
 A sequence of n tokens fills n - 1 positions: inputs ids[:-1], targets ids[1:]. No document predicts another's
 first token, and what follows the last trained token is left out. Sequences longer than a row are cropped at
-the end, and counted. But: no shuffling beyond a chunk.
+the end. But: no shuffling beyond a chunk.
 Sources: best-fit decreasing (Johnson 1973); packing without truncation, Ding et al. 2024 (2404.10830).
 """
 
@@ -32,7 +32,6 @@ class Item(NamedTuple):
     ids: Sequence[int] | np.ndarray
     mask: Sequence[float] | np.ndarray  # per token: the weight of its loss; 0 = not trained on
     streams: dict[str, Sequence[float] | np.ndarray] = {}  # noqa: RUF012 (never written to)
-    num_cropped: int = 0
     gen: int = 0  # models between it and the world
 
     @property
@@ -50,7 +49,6 @@ class Batch:
     docs: Tensor | None  # (B, T) int32, the document's number in its row; None: one document a row
     streams: dict[str, Tensor] = field(default_factory=dict)  # (B, T) float32 each: adv, old_logp, ref_logp, ...
     num_bytes: int = 0  # raw text bytes of the targets whose weight is not 0
-    num_cropped: int = 0  # tokens cut from sequences longer than a row
     cursor: dict[str, Any] = field(default_factory=dict)  # JSON: where the data goes on after this batch
     measures: dict[str, float] = field(default_factory=dict)  # how it was made, for metrics.jsonl
 
@@ -68,7 +66,7 @@ def trim(item: Sequence[Any], row_length: int) -> Item:
     last = next((t for t in range(len(whole.ids) - 1, 0, -1) if whole.mask[t]), 0)
     end = min(last, row_length) + 1
     streams = {name: values[:end] for name, values in whole.streams.items()}
-    return Item(whole.ids[:end], whole.mask[:end], streams, max(last - row_length, 0), whole.gen)
+    return Item(whole.ids[:end], whole.mask[:end], streams, whole.gen)
 
 
 def windows(item: Item, row_length: int) -> list[Item]:
@@ -145,7 +143,6 @@ def collate(
         docs=torch.from_numpy(docs) if packed else None,
         streams={name: torch.from_numpy(values) for name, values in streams.items()},
         num_bytes=num_bytes,
-        num_cropped=sum(item.num_cropped for row in rows for item in row),
         cursor=cursor or {},
         measures=dict(learned),
     )
