@@ -141,7 +141,9 @@ class Run:
 
 
 def finished(out: Path) -> bool:
-    return (out / "meta.json").exists() and bool(read_json(out / "meta.json")["finished"])
+    """A life's own meta.json, one folder up from its runs', says nothing of that."""
+    path = out / "meta.json"
+    return path.exists() and bool(read_json(path).get("finished"))
 
 
 def claim(out: Path, verb: str, config: Any) -> int | None:

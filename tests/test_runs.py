@@ -64,6 +64,10 @@ def test_refuses_another_run(tmp_path: Path, verb: str, config: Config, line: st
 
 
 def test_refuses_what_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_text('{"seconds": 1.0}')  # a life's
+    with pytest.raises(UserError, match=r"holds files that are no run's"):
+        Run.open(tmp_path, "sft", Config())
+    (tmp_path / "meta.json").unlink()
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(UserError, match=r"holds files that are no run's; choose another --out"):
         Run.open(tmp_path, "sft", Config())
