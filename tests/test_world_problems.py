@@ -103,4 +103,5 @@ def test_a_conversation_of_an_exam_is_of_its_split():
         problem = PROBES["conversation"].sample(Random(seed), "dev")
         assert split_of(problem.key) == "dev"
         assert [m.role for m in problem.before[:1]] in ([], ["user"])
-        assert problem.tools and all(m.role != "user" or m.content for m in problem.before)
+        assert problem.tools
+        assert all(m.role != "user" or m.content for m in problem.before)
