@@ -173,8 +173,10 @@ LESSONS: dict[str, Lesson] = {
 
 
 def passage_notes(rng: random.Random, progress: float) -> Document:
-    """A passage to read and notes on it to write; passages grow over the first two thirds of a stage."""
-    return noted(*passages.notes(rng, "train", (2, 5) if rng.random() > 1.5 * progress else (7, 8)))
+    """A passage to read and notes on it to write; passages grow over the first two thirds of a stage. In its first half
+    most facts are told value first: that habit comes late or never if it is rare, and then all at once (LOG.md)."""
+    size = (2, 5) if rng.random() > 1.5 * progress else (7, 8)
+    return noted(*passages.notes(rng, "train", size, VALUE_FIRST if progress < 0.5 else 0.0))
 
 
 def story_notes(rng: random.Random, progress: float) -> Document:
@@ -210,6 +212,7 @@ def study(progress: float) -> dict[str, float]:
 
 
 FIRST = 0.08  # of pretraining
+VALUE_FIRST = 0.7  # of the facts of its first half
 READING = {
     "prose": 0.05,
     "notes": 0.04,
