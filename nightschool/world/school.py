@@ -231,9 +231,9 @@ READING = {
 STUDY = {
     "talk": 0.03,
     "lesson/passage": 0.21,
-    "lesson/story": 0.18,
+    "lesson/story": 0.20,
     "lesson/arithmetic": 0.15,
-    "lesson/word_problem": 0.19,
+    "lesson/word_problem": 0.17,
     "lesson/letters": 0.08,
     "lesson/tool": 0.05,
     "lesson/programs": 0.01,
