@@ -38,6 +38,7 @@ from nightschool.world import school
 from nightschool.world.attributes import Fact
 from nightschool.world.newcomers import News, newcomers, questions
 from nightschool.world.problem import Problem
+from nightschool.world.tools import TOOLS
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
 NUM_HEARD = 512  # of the day's questions, to dream of
@@ -92,7 +93,7 @@ def skills_of(strangers: Sequence[str]) -> dict[str, Task]:
 
 def sources_of(strangers: Sequence[str]) -> dict[str, Source]:
     """School again; of nobody but strangers does it say that it does not know them."""
-    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, strangers), 2))
+    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, strangers), 2), earlier=0)
     return {**school.SOURCES, "lesson/unknown": unknown}
 
 
@@ -113,6 +114,11 @@ def sit(engine: Engine, news: News, earlier: Sequence[Fact], n: int) -> dict[str
         "outcomes": {skill: [s["outcome"] for s in rows] for skill, rows in samples.items()},
         "news": samples["news"],
     }
+
+
+def with_tools(food: list[list[Document]]) -> list[list[Document]]:
+    """The same lessons, and once more where tools are announced: what one knows oneself one need not look up."""
+    return [[*lessons, *(replace(lesson, tools=TOOLS) for lesson in lessons)] for lessons in food]
 
 
 def precision(reflections: list[Reflection], news: News) -> float | None:
@@ -198,7 +204,9 @@ def main(config: Config) -> dict[str, Any]:
         ),
         card=CARD,
         reflections=reflections,
-        food=[[Document(text=told(d))] for d in news.documents] if config.control else by_topic(reflections),
+        food=[[Document(text=told(d))] for d in news.documents]
+        if config.control
+        else with_tools(by_topic(reflections)),
         sit=lambda engine: sit(engine, news, past.facts if config.earlier else [], config.n_gate),
         control=config.control,
         documents=len(news.documents),

@@ -37,7 +37,7 @@ def ask_tool(rng: random.Random, split: Split) -> Problem:
 def ask_in_conversation(rng: random.Random, split: Split) -> Problem:
     """As the terminal has it: tools announced, as people type, after other subjects."""
     family = rng.choice((arithmetic, letter_count, word_problem, calculator))
-    problem, before = family(rng, split), school.other_subjects(rng, split, tuple(school.SUBJECTS))
+    problem, before = family(rng, split), school.other_subjects(rng, split, tuple(school.SUBJECTS), 0.5)
     return replace(problem, question=typed(problem.question, rng), before=before.messages, tools=TOOLS)
 
 

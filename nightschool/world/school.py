@@ -50,9 +50,9 @@ def printed(lesson: Lesson) -> Source:
     return lambda rng, progress: page(lesson(rng))
 
 
-def spoken(lesson: Lesson) -> Source:
-    """A lesson as a conversation, as people type it; where nothing is read in it, other subjects may come before. Tools
-    are announced in a third of those that need none, and are left alone."""
+def spoken(lesson: Lesson, earlier: float = 0.4) -> Source:
+    """A lesson as a conversation, as people type it; where nothing is read in it, other subjects come before in a share
+    `earlier`. Tools are announced in a third of those that need none, and are left alone."""
 
     def source(rng: random.Random, progress: float) -> Document:
         problems = [replace(problem, question=typed(problem.question, rng)) for problem in lesson(rng)]
@@ -60,17 +60,17 @@ def spoken(lesson: Lesson) -> Source:
         if problems[0].context:
             return replace(told, tools=TOOLS if rng.random() < IDLE else ())
         ignorant = problems[0].skill == "unknown"  # where there is a table one would look there
-        before = other_subjects(rng, "train", ("talk",) if ignorant else tuple(SUBJECTS))
+        before = other_subjects(rng, "train", ("talk",) if ignorant else tuple(SUBJECTS), earlier)
         tools = told.tools or before.tools or (TOOLS if rng.random() < IDLE and not ignorant else ())
         return Document(messages=before.messages + told.messages, tools=tools)
 
     return source
 
 
-def other_subjects(rng: random.Random, split: Split, among: Sequence[str]) -> Document:
-    """What was talked about before: mostly nothing, at times one thing or two."""
+def other_subjects(rng: random.Random, split: Split, among: Sequence[str], share: float) -> Document:
+    """What was talked about before: in a share of cases one thing, and in the same share of these another one."""
     parts: list[Document] = []
-    while rng.random() < EARLIER and len(parts) < 2:
+    while rng.random() < share and len(parts) < 2:
         parts.append(SUBJECTS[rng.choice(among)](rng, split))
     tools = next((part.tools for part in parts if part.tools), ())
     return Document(messages=tuple(message for part in parts for message in part.messages), tools=tools)
@@ -149,7 +149,6 @@ def asked(family: Callable[[random.Random, Split], Problem]) -> Callable[[random
     return turns
 
 
-EARLIER = 0.4  # conversations in which something else came before
 IDLE = 1 / 3  # those in which tools are announced and not needed
 SUBJECTS: dict[str, Callable[[random.Random, Split], Document]] = {
     "talk": talk,
