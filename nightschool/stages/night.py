@@ -38,11 +38,10 @@ from nightschool.world import school
 from nightschool.world.attributes import Fact
 from nightschool.world.newcomers import News, newcomers, questions
 from nightschool.world.problem import Problem
-from nightschool.world.tools import TOOLS
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
 NUM_HEARD = 512  # of the day's questions, to dream of
-LESSONS = {**school.study(1.0), "lesson/unknown": 0.1}  # shares of what is repeated
+LESSONS = {**school.study(1.0), "lesson/unknown": 0.15, "lesson/passage": 0.3}  # shares of what is repeated
 REVIEW = 0.2  # beside these, where the day was reviewed
 
 
@@ -114,11 +113,6 @@ def sit(engine: Engine, news: News, earlier: Sequence[Fact], n: int) -> dict[str
         "outcomes": {skill: [s["outcome"] for s in rows] for skill, rows in samples.items()},
         "news": samples["news"],
     }
-
-
-def with_tools(food: list[list[Document]]) -> list[list[Document]]:
-    """The same lessons, and once more where tools are announced: what one knows oneself one need not look up."""
-    return [[*lessons, *(replace(lesson, tools=TOOLS) for lesson in lessons)] for lessons in food]
 
 
 def precision(reflections: list[Reflection], news: News) -> float | None:
@@ -204,9 +198,7 @@ def main(config: Config) -> dict[str, Any]:
         ),
         card=CARD,
         reflections=reflections,
-        food=[[Document(text=told(d))] for d in news.documents]
-        if config.control
-        else with_tools(by_topic(reflections)),
+        food=[[Document(text=told(d))] for d in news.documents] if config.control else by_topic(reflections),
         sit=lambda engine: sit(engine, news, past.facts if config.earlier else [], config.n_gate),
         control=config.control,
         documents=len(news.documents),

@@ -229,12 +229,12 @@ READING = {
 }
 STUDY = {
     "talk": 0.03,
-    "lesson/passage": 0.21,
+    "lesson/passage": 0.20,
     "lesson/story": 0.20,
     "lesson/arithmetic": 0.15,
     "lesson/word_problem": 0.17,
     "lesson/letters": 0.08,
-    "lesson/tool": 0.05,
+    "lesson/tool": 0.06,
     "lesson/programs": 0.01,
     "lesson/joke": 0.01,
     "lesson/unknown": 0.01,
