@@ -6,11 +6,14 @@ from random import Random
 import pytest
 
 from nightschool.tasks.tools import calculate
-from nightschool.tasks.world import SKILLS
+from nightschool.tasks.world import PROBES, SKILLS
 from nightschool.world import passages, school
+from nightschool.world.arithmetic import arithmetic
 from nightschool.world.attributes import ATTRIBUTES, KIN, KIN_WORDINGS
 from nightschool.world.letters import spelling
 from nightschool.world.problem import split_of
+from nightschool.world.tools import calculator
+from nightschool.world.typed import typed
 from nightschool.world.word_problems import word_problem
 
 
@@ -70,3 +73,35 @@ def test_english(skill):
         assert split_of(problem.key) == "test"
         assert not re.search(r"  |[{}]| \.|,,|\.\.|''|\bNone\b", problem.prompt), problem.prompt
         assert not re.search(r"\b[Aa] [aeio]|\b[Aa]n [bcdfgjklmnpqrstvwxz]", problem.prompt), problem.prompt
+
+
+def test_what_is_typed_asks_the_same():
+    signs = {" plus ": "+", " minus ": "-", " times ": "*", " x ": "*", "x": "*", " divided by ": "/"}
+    seen = set()
+    for seed in range(300):
+        rng = Random(seed)
+        problem = rng.choice((arithmetic, calculator))(rng, "train")
+        expression = problem.calls[0][0]["arguments"]["expression"] if problem.calls else problem.steps[0].split(":")[0]
+        question = typed(problem.question, rng)
+        seen.add(question.replace(expression, ""))
+        for word, sign in signs.items():
+            question = re.sub(rf"(?<=\d){re.escape(word)}(?=\d)", sign, question)
+        assert expression in re.sub(r" ([-+*/]) ", r"\1", question)
+    assert len(seen) > 60
+
+
+def test_who_has_a_table_does_not_say_that_one_does_not_know():
+    """With tools announced one looks up; without, the honest answer is that one does not know. Never both."""
+    for name in school.STUDY:
+        for seed in range(100):
+            told = school.SOURCES[name](Random(seed), 1.0)
+            assert not (told.tools and any(m.content == school.DONT_KNOW for m in told.messages)), told
+
+
+def test_a_conversation_of_an_exam_is_of_its_split():
+    for seed in range(100):
+        problem = PROBES["conversation"].sample(Random(seed), "dev")
+        assert split_of(problem.key) == "dev"
+        assert [m.role for m in problem.before[:1]] in ([], ["user"])
+        assert problem.tools
+        assert all(m.role != "user" or m.content for m in problem.before)

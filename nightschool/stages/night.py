@@ -42,7 +42,7 @@ from nightschool.world.problem import Problem
 
 CARD = "A small model of the Qwen3 architecture, raised in a made-up town, the morning after a night of reading."
 NUM_HEARD = 512  # of the day's questions, to dream of
-LESSONS = {**school.STUDY, "lesson/unknown": 0.1}  # shares of what is repeated
+LESSONS = {**school.STUDY, "lesson/unknown": 0.15, "lesson/passage": 0.3}  # shares of what is repeated
 REVIEW = 0.2  # beside these, where the day was reviewed
 
 
@@ -93,7 +93,7 @@ def skills_of(strangers: Sequence[str]) -> dict[str, Task]:
 
 def sources_of(strangers: Sequence[str]) -> dict[str, Source]:
     """School again; of nobody but strangers does it say that it does not know them."""
-    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, strangers), 2))
+    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, strangers), 2), earlier=0)
     return {**school.SOURCES, "lesson/unknown": unknown}
 
 

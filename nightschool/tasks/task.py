@@ -73,4 +73,4 @@ class Task:
 
     def start(self, problem: Problem) -> tuple[tuple[Message, ...], tuple[str, ...]]:
         """The messages an attempt begins with, and the tools announced."""
-        return problem.messages[:1], problem.tools
+        return (*problem.before, problem.messages[0]), problem.tools

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from nightschool.config import UserError
 from nightschool.tasks.task import Task
+from nightschool.world import school
 from nightschool.world.arithmetic import arithmetic
 from nightschool.world.letters import letter_count
 from nightschool.world.passages import passage
 from nightschool.world.problem import Problem, Split
 from nightschool.world.stories import story
-from nightschool.world.tools import calculator, lookup
+from nightschool.world.tools import TOOLS, calculator, lookup
+from nightschool.world.typed import typed
 from nightschool.world.word_problems import LONGEST, word_problem
 
 
@@ -31,6 +34,13 @@ def ask_tool(rng: random.Random, split: Split) -> Problem:
     return rng.choice((calculator, lookup))(rng, split)
 
 
+def ask_in_conversation(rng: random.Random, split: Split) -> Problem:
+    """As the terminal has it: tools announced, as people type, after other subjects."""
+    family = rng.choice((arithmetic, letter_count, word_problem, calculator))
+    problem, before = family(rng, split), school.other_subjects(rng, split, tuple(school.SUBJECTS), 0.5)
+    return replace(problem, question=typed(problem.question, rng), before=before.messages, tools=TOOLS)
+
+
 SKILLS: dict[str, Task] = {
     "story": Task(ask_story),
     "passage": Task(ask_passage),
@@ -41,6 +51,7 @@ SKILLS: dict[str, Task] = {
     "tool": Task(ask_tool),
 }
 PROBES: dict[str, Task] = {
+    "conversation": Task(ask_in_conversation),
     "arithmetic_5_digits": Task(lambda rng, split: arithmetic(rng, split, (5, 5))),
     "word_problem_5_steps": Task(lambda rng, split: word_problem(rng, split, (LONGEST + 2, LONGEST + 2))),
     "story_12_events": Task(lambda rng, split: rng.choice(story(rng, split, num_events=(12, 12)))),

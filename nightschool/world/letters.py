@@ -14,6 +14,8 @@ ASK_COUNT = (
     "Count the letter {letter} in {word}.",
     "How many {letter} are there in {word}?",
     "In the word {word}, how many times is there a letter {letter}?",
+    "How many {letter}'s are in {word}?",
+    "How many {letter}s are there in the word {word}?",
 )
 ASK_SPELL = (
     "Spell {word}.",

@@ -151,4 +151,5 @@ def spelled() -> tuple[str, ...]:
     return tuple(sorted({word for word in things + others if 3 <= len(word) <= 9}))
 
 
-SPELL_WORDS = spelled()[::2]  # a small model must meet each often enough
+# A small model must meet each often enough; the last is what everybody asks.
+SPELL_WORDS = (*spelled()[::2], "strawberry")

@@ -27,10 +27,13 @@ OPENINGS = (
 )
 
 
-def worded(rng: random.Random, wordings: tuple[str, ...], split: Split) -> str:
-    """One of the wordings. The last is never heard in train; of dev's and test's facts it tells a sixth."""
+def worded(rng: random.Random, wordings: tuple[str, ...], split: Split, value_first: float = 0.0) -> str:
+    """One of the wordings. The last is never heard in train; of dev's and test's facts it tells a sixth. value_first:
+    the share of facts that are told with the value before the person in any case."""
     if split != "train" and rng.random() < 1 / 6:
         return wordings[-1]
+    if value_first and rng.random() < value_first:
+        return rng.choice([w for w in wordings[:-1] if w.index("{X}") > max(w.find("{v}"), w.find("{a}"))])
     return rng.choice(wordings[:-1])
 
 
@@ -62,7 +65,7 @@ def facts_of(rng: random.Random, cast: dict[str, str], num_facts: int) -> list[F
     return facts
 
 
-def tell(rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Split) -> str:
+def tell(rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Split, value_first: float = 0.0) -> str:
     """The facts in sentences, grouped by person or mixed. Here and there two facts are joined in one sentence, or a
     pronoun stands where the sentence before had the same subject."""
     facts = facts[:]
@@ -74,7 +77,9 @@ def tell(rng: random.Random, cast: dict[str, str], facts: list[Fact], split: Spl
     sentences = [rng.choice(OPENINGS)]
     subject, joinable, room_to_join = "", False, len(facts) - 4  # of the sentence before
     for fact in facts:
-        said = worded(rng, fact.attribute.wordings, split).format(X=fact.person, v=fact.value, a=article(fact.value))
+        said = worded(rng, fact.attribute.wordings, split, value_first).format(
+            X=fact.person, v=fact.value, a=article(fact.value)
+        )
         predicate = said.removeprefix(fact.person + " ")
         alone = " and " not in said
         same = predicate != said and alone and subject == fact.person
@@ -171,7 +176,9 @@ def passage(
     return problems
 
 
-def notes(rng: random.Random, split: Split, num_facts: tuple[int, int] = (7, 8)) -> tuple[str, list[str]]:
+def notes(
+    rng: random.Random, split: Split, num_facts: tuple[int, int] = (7, 8), value_first: float = 0.0
+) -> tuple[str, list[str]]:
     """A passage and notes on it in no order: each fact twice, and some that it leaves open.
 
     Dense practice in looking things up: a note is a question and its answer in half a dozen tokens.
@@ -185,4 +192,4 @@ def notes(rng: random.Random, split: Split, num_facts: tuple[int, int] = (7, 8))
     lines = 2 * [f.note for f in facts]
     lines += [missing(rng, cast, facts)[2][0] for _ in range(n // 2)]
     rng.shuffle(lines)
-    return tell(rng, cast, facts, split), lines
+    return tell(rng, cast, facts, split, value_first), lines

@@ -29,6 +29,7 @@ class Problem:
     closing: str = ""  # how the solution ends; "" = "Answer: {answer}"
     tools: tuple[str, ...] = ()  # tool names announced
     calls: tuple[tuple[dict[str, Any], str], ...] = ()  # gold (call, observation) pairs
+    before: tuple[Message, ...] = ()  # what was said earlier in the conversation
     data: dict[str, Any] = field(default_factory=dict)  # what the verifier needs: operands, state, table
     log_prob: float | None = None  # nats of this content under its grammar, where that is defined
 

@@ -22,11 +22,13 @@ from nightschool.world.programs import rearrange, sort, trace
 from nightschool.world.prose import prose
 from nightschool.world.talk import talk
 from nightschool.world.tools import TOOLS, calculator, lookup, register
+from nightschool.world.typed import typed
 from nightschool.world.word_problems import word_problem
 
 Lesson = Callable[[random.Random], list[Problem]]  # one page
 Source = Callable[[random.Random, float], Document]  # the float is the progress of the stage, 0 to 1
 DONT_KNOW = "I do not know."
+ANOTHER = ("Another one!", "One more, please.", "Do you know another one?", "That was good. Another?", "again")
 ASK_ABOUT = (
     "Ask a question about this sentence and answer it: {}",
     "Write a question about this, with its answer: {}",
@@ -48,15 +50,30 @@ def printed(lesson: Lesson) -> Source:
     return lambda rng, progress: page(lesson(rng))
 
 
-def spoken(lesson: Lesson) -> Source:
-    """A lesson as a conversation. Tools are announced in a fifth of those that need none, and are left alone."""
+def spoken(lesson: Lesson, earlier: float = 0.4) -> Source:
+    """A lesson as a conversation, as people type it; where nothing is read in it, other subjects come before in a share
+    `earlier`. Tools are announced in a third of those that need none, and are left alone."""
 
     def source(rng: random.Random, progress: float) -> Document:
-        problems = lesson(rng)
-        idle = rng.random() < 0.2 and problems[0].skill != "unknown"
-        return conversation(problems, TOOLS if idle else ())
+        problems = [replace(problem, question=typed(problem.question, rng)) for problem in lesson(rng)]
+        told = conversation(problems)
+        if problems[0].context:
+            return replace(told, tools=TOOLS if rng.random() < IDLE else ())
+        ignorant = problems[0].skill == "unknown"  # where there is a table one would look there
+        before = other_subjects(rng, "train", ("talk",) if ignorant else tuple(SUBJECTS), earlier)
+        tools = told.tools or before.tools or (TOOLS if rng.random() < IDLE and not ignorant else ())
+        return Document(messages=before.messages + told.messages, tools=tools)
 
     return source
+
+
+def other_subjects(rng: random.Random, split: Split, among: Sequence[str], share: float) -> Document:
+    """What was talked about before: in a share of cases one thing, and in the same share of these another one."""
+    parts: list[Document] = []
+    while rng.random() < share and len(parts) < 2:
+        parts.append(SUBJECTS[rng.choice(among)](rng, split))
+    tools = next((part.tools for part in parts if part.tools), ())
+    return Document(messages=tuple(message for part in parts for message in part.messages), tools=tools)
 
 
 def page(problems: Sequence[Problem]) -> Document:
@@ -78,6 +95,14 @@ def about_story(rng: random.Random) -> list[Problem]:
     kinds = ["holder", "person", "thing", "since"]
     rng.shuffle(kinds)
     return stories.story(rng, "train", tuple(kinds))
+
+
+def about_jokes(rng: random.Random) -> list[Problem]:
+    """A joke, at times another one, or a house."""
+    told = [rng.choice((joke, house))(rng, "train")]
+    if told[0].skill == "joke" and rng.random() < 0.3:
+        told.append(replace(joke(rng, "train"), question=rng.choice(ANOTHER)))
+    return told
 
 
 def several(family: Callable[[random.Random, Split], Problem], n: int) -> Lesson:
@@ -114,23 +139,43 @@ def sentences(text: str) -> list[str]:
     return [f"{s.removesuffix('.')}." for s in text.split(". ")]
 
 
+def asked(family: Callable[[random.Random, Split], Problem]) -> Callable[[random.Random, Split], Document]:
+    """A problem as two turns of a conversation."""
+
+    def turns(rng: random.Random, split: Split) -> Document:
+        problem = family(rng, split)
+        return conversation([replace(problem, question=typed(problem.question, rng))])
+
+    return turns
+
+
+IDLE = 1 / 3  # those in which tools are announced and not needed
+SUBJECTS: dict[str, Callable[[random.Random, Split], Document]] = {
+    "talk": talk,
+    "joke": asked(joke),
+    "arithmetic": asked(lambda rng, split: arithmetic(rng, split, (1, 3))),
+    "calculator": asked(calculator),
+    "letters": asked(letter_count),
+}
 LESSONS: dict[str, Lesson] = {
     "passage": about_passage,
     "story": about_story,
-    "arithmetic": several(arithmetic, 1),
+    "arithmetic": several(lambda rng, split: arithmetic(rng, split, (1, 4)), 1),
     "word_problem": several(word_problem, 1),
     "letters": lambda rng: [rng.choice((letter_count, letter_count, spell))(rng, "train") for _ in range(2)],
     "tool": lambda rng: [rng.choice((calculator, lookup))(rng, "train")],
     "programs": lambda rng: [rng.choice((trace, sort, rearrange))(rng, "train")],
-    "joke": lambda rng: [rng.choice((joke, house))(rng, "train")],
+    "joke": about_jokes,
     "unknown": several(unknown, 2),
     "ask": several(ask_about, 1),
 }
 
 
 def passage_notes(rng: random.Random, progress: float) -> Document:
-    """A passage to read and notes on it to write; passages grow over the first two thirds of a stage."""
-    return noted(*passages.notes(rng, "train", (2, 5) if rng.random() > 1.5 * progress else (7, 8)))
+    """A passage to read and notes on it to write; passages grow over the first two thirds of a stage. In its first half
+    most facts are told value first: that habit comes late or never if it is rare, and then all at once (LOG.md)."""
+    size = (2, 5) if rng.random() > 1.5 * progress else (7, 8)
+    return noted(*passages.notes(rng, "train", size, VALUE_FIRST if progress < 0.5 else 0.0))
 
 
 def story_notes(rng: random.Random, progress: float) -> Document:
@@ -161,6 +206,7 @@ def read(progress: float) -> dict[str, float]:
 
 
 FIRST = 0.08  # of pretraining
+VALUE_FIRST = 0.7  # of the facts of its first half
 READING = {
     "prose": 0.05,
     "notes": 0.04,
@@ -177,11 +223,11 @@ READING = {
     "book/ask": 0.03,
 }
 STUDY = {
-    "talk": 0.02,
-    "lesson/passage": 0.22,
-    "lesson/story": 0.18,
-    "lesson/arithmetic": 0.17,
-    "lesson/word_problem": 0.16,
+    "talk": 0.03,
+    "lesson/passage": 0.20,
+    "lesson/story": 0.20,
+    "lesson/arithmetic": 0.15,
+    "lesson/word_problem": 0.17,
     "lesson/letters": 0.08,
     "lesson/tool": 0.06,
     "lesson/programs": 0.01,

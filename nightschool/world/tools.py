@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from nightschool.text.document import Document, in_pieces
 from nightschool.world.attributes import ATTRIBUTES
@@ -23,20 +24,23 @@ TOOLS = ("calculator", "lookup")
 
 
 def calculator(rng: random.Random, split: Split) -> Problem:
-    """A product, or a sum of three numbers, worked by the calculator."""
+    """A product, or a sum of three numbers, worked by the calculator. In training also what people like to ask: small
+    products, divisions that come out even, sums too long for the head."""
     while True:
-        if rng.random() < 0.6:
+        if split == "train" and rng.random() < 0.4:
+            a, b = rng.randint(2, 20), rng.randint(2, 12)
+            long = f"{rng.randint(10_000, 999_999)}{rng.choice('+-')}{rng.randint(1_000, 9_999)}"
+            expression = rng.choice((f"{a}*{b}", f"{a}*{b}", f"{a * b}/{b}", long))
+        elif rng.random() < 0.6:
             expression = f"{rng.randint(11, 999)}*{rng.randint(3, 99)}"
         else:
             expression = f"{rng.randint(11, 999)}+{rng.randint(11, 999)}-{rng.randint(2, 11)}"
         if split_of(f"tool {expression}") == split:
             break
-    if "*" in expression:
-        left, right = expression.split("*")
-        value = int(left) * int(right)
-    else:
-        left, right = expression.split("+")
-        value = int(left) + int(right.split("-")[0]) - int(right.split("-")[1])
+    numbers, signs = map(int, re.findall(r"\d+", expression)), re.findall(r"[-+*/]", expression)
+    value = next(numbers)
+    for sign, number in zip(signs, numbers, strict=True):
+        value = {"+": value + number, "-": value - number, "*": value * number, "/": value // number}[sign]
     call = {"name": "calculator", "arguments": {"expression": expression}}
     return Problem(
         skill="tool",
