@@ -12,7 +12,9 @@ from nightschool.night.generate import SAMPLING, distinct, prompts, quota, weigh
 
 def test_prompts_are_filled_from_outside() -> None:
     made = prompts(("A joke about a {seed}:", "{seed} laughs:"), ("duck", "cow"), 200, random.Random(0))
-    assert set(made) == {"A joke about a duck:", "A joke about a cow:", "duck laughs:", "cow laughs:"}
+    told = {("A joke about a duck:", "duck"), ("A joke about a cow:", "cow"), ("duck laughs:", "duck")}
+    assert set(made) == told | {("cow laughs:", "cow")}
+    assert prompts(("Quack.",), ("duck",), 1, random.Random(0)) == [("Quack.", "")]
 
 
 def test_what_the_model_believes_is_sampled_whole() -> None:
@@ -21,7 +23,7 @@ def test_what_the_model_believes_is_sampled_whole() -> None:
 
 def test_distinct_keeps_the_first_right_text_of_each_kind() -> None:
     texts = ["quack", "moo", "quack again", "gibberish", "moo"]
-    assert distinct(texts, ["duck", "cow", "duck", None, "cow"]) == ["quack", "moo"]
+    assert distinct(texts, ["duck", "cow", "duck", None, "cow"]) == [("quack", "duck"), ("moo", "cow")]
 
 
 def test_places_go_by_the_shares_of_real_texts() -> None:
