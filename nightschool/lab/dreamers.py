@@ -75,7 +75,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for `tuned`'s rate and weight decay instead, on seed 100
-    rates: tuple[float, ...] = (0.5, 1.0, 2.0)  # what the sweep tries; 1 = pretraining's
+    rates: tuple[float, ...] = (1.0, 2.0)  # what the sweep tries; 1 = pretraining's
     decays: tuple[float, ...] = (0.0, 0.3, 1.0, 3.0)  # weight decay per unit of learning rate
     day_tokens: int = 2_000_000  # of the start's school
     news_tokens: int = 40_000  # of the night's lessons

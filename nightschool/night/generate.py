@@ -59,36 +59,36 @@ def distinct(texts: Sequence[str], kinds: Sequence[str | None]) -> list[tuple[st
 
 
 def quota(
-    made: Sequence[str], real: Sequence[str], num: int, most_real: float, rng: random.Random
+    made: Sequence[str],
+    real: Sequence[str],
+    num: int,
+    most_real: float,
+    rng: random.Random,
+    stand_ins: bool = False,
 ) -> tuple[list[int], list[int]]:
     """Deal num places out to kinds as the real texts have them, each kind its share of num rounded up or down -> which
     made texts fill them, those of a kind in turn, and again where there are too few; which real ones fill the places
     of kinds that nobody made, as long as they are at most the share most_real of num.
 
     made, real: the kind of each text. What is made too often waits, what is never made comes from the world: whatever
-    the model favours, the mean of each kind's share is that among the real texts.
+    the model favours, the mean of each kind's share is that among the real texts. stand_ins: for kinds told by words
+    alone, where a made text is hardly ever of a real one's kind, one that no real text has takes the places of one that
+    nobody made, in the order of made: kinds are as many and as even as in real texts, though not the same.
     """
     by_kind = groupby(sorted(range(len(made)), key=made.__getitem__), made.__getitem__)
     turns = {kind: cycle(list(rows)) for kind, rows in by_kind}
     order = sorted(rng.sample(range(len(real)), len(real)), key=real.__getitem__)
     start, step = rng.random(), len(real) / num
     places = [order[int((start + i) * step)] for i in range(num)]
-    unmade = [row for row in places if real[row] not in turns]
-    used = [next(turns[real[row]]) for row in places if real[row] in turns]
-    return used, rng.sample(unmade, min(len(unmade), int(most_real * num)))
-
-
-def stand_ins(made: Sequence[str], real: Sequence[str], rng: random.Random) -> list[str]:
-    """For kinds told by words alone, where a made text is hardly ever of a real one's kind: made, but that each kind
-    which is not among the real ones bears the name of one that nobody made, as long as there are such.
-
-    The quota then gives a new kind the places of another, so that kinds are as many and as even as in real texts.
-    """
-    of_made, of_real = dict.fromkeys(made), dict.fromkeys(real)
-    unmade = [kind for kind in of_real if kind not in of_made]
-    new = (kind for kind in of_made if kind not in of_real)
-    name = dict(zip(new, rng.sample(unmade, len(unmade)), strict=False))
-    return [name.get(kind, kind) for kind in made]
+    wanted = [real[row] for row in places]
+    if stand_ins:
+        of_real, unmade = set(real), list(dict.fromkeys(kind for kind in wanted if kind not in turns))
+        new = (kind for kind in dict.fromkeys(made) if kind not in of_real)
+        instead = dict(zip(rng.sample(unmade, len(unmade)), new, strict=False))
+        wanted = [instead.get(kind, kind) for kind in wanted]
+    empty = [row for row, kind in zip(places, wanted, strict=True) if kind not in turns]
+    used = [next(turns[kind]) for kind in wanted if kind in turns]
+    return used, rng.sample(empty, min(len(empty), int(most_real * num)))
 
 
 def floor(samples: Sequence[int], real: Sequence[int], share: float) -> tuple[int, int]:

@@ -150,14 +150,14 @@ def right_ones(config: Config, prompt: str, seed: str, answer: str, judge: Judge
 
 
 def dealt(config: Config, made: list[Told], real: list[Told], named: bool) -> tuple[list[Told], list[Told]]:
-    """What is kept of what was made, likelier what stands in front; the real texts, of kinds that nobody made first."""
+    """What is kept of what was made, rather what stands in front; the real texts, of kinds that nobody made first."""
     rng = random.Random(f"{config.seed} dealt")
     names, real_names = ([told.kind for told in some] for some in (made, real))
     if not named:
         found = [str(kind) for kind in near(*made, *real)]
         names, real_names = found[: len(made)], found[len(made) :]
-        names = generate.stand_ins(names, real_names, rng)
-    used, lacking = generate.quota(names, real_names or sorted(set(names)), config.n, 1.0, rng)
+    even = list(dict.fromkeys(names))[: config.n]
+    used, lacking = generate.quota(names, real_names or even, config.n, 1.0, rng, stand_ins=not named)
     kept = list(dict.fromkeys(used))
     first = dict.fromkeys([*lacking, *rng.sample(range(len(real)), len(real))] if real else ())
     return [made[row] for row in rng.sample(kept, len(kept))], [real[row] for row in first]
