@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from nightschool.__main__ import main
+from nightschool.config import UserError
 from nightschool.model import exchange
 from nightschool.model.engine import Completion
 from nightschool.model.transformer import ModelConfig, Transformer
@@ -30,6 +31,7 @@ from nightschool.night.generate import (
 )
 from nightschool.runs import read_json, read_jsonl, write_json, write_jsonl
 from nightschool.stages import generate as stage
+from nightschool.text.corpus import encode
 from nightschool.text.document import Document
 from nightschool.text.tokenizer import Tokenizer, train
 
@@ -240,18 +242,18 @@ def test_sets_and_earlier_generations(files: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def pupil(tmp_path: Path) -> tuple[Path, Transformer, Tokenizer]:
+def pupil(tmp_path: Path) -> tuple[Path, Tokenizer]:
     """A run whose model knows nothing: a token in a hundred or so ends what it says."""
     words = train(["quack moo hoo"] * 3, 270)
     model = Transformer(ModelConfig(270, 16, 32, 1, 2, 1, 8, 64), torch.float32)
     model.init_weights(0)
     exchange.save(tmp_path / "pupil" / "checkpoint", model, words, "")
     write_json(tmp_path / "pupil" / "meta.json", {"generations": {"0": 0.5, "1": 0.5}})
-    return tmp_path / "pupil", model, words
+    return tmp_path / "pupil", words
 
 
-def test_a_model_of_ours(pupil: tuple[Path, Transformer, Tokenizer], capsys: pytest.CaptureFixture[str]) -> None:
-    folder, _, _ = pupil
+def test_a_model_of_ours(pupil: tuple[Path, Tokenizer], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, words = pupil
     argv = ["generate", str(folder), "--prompt", "quack", "--form", "text", "--n", "8", "--made", "100"]
     argv += ["--out", str(folder / "out"), "--dtype", "float32", "--threads", "1", "--max-new-tokens", "20"]
     assert main(argv) == 0
@@ -263,17 +265,16 @@ def test_a_model_of_ours(pupil: tuple[Path, Transformer, Tokenizer], capsys: pyt
     rows = read_jsonl(folder / "out" / "samples.jsonl")
     assert all(row["text"].startswith("quack") for row in rows)
     assert {(row["kind"], row["gen"], row["info"]) for row in rows} == {("sample", 2, "none")}
-    corpus = ["corpus", str(folder / "out" / "samples.jsonl"), "--tokenizer", str(folder), "--out", str(folder / "c")]
-    assert main(corpus) == 2
-    assert "words with nothing behind them" in capsys.readouterr().err
+    with pytest.raises(UserError, match="words with nothing behind them"):
+        encode(words, [stage.sources.document_of(row, "") for row in rows])
 
 
 def test_what_surprises_is_rather_kept(
-    pupil: tuple[Path, Transformer, Tokenizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pupil: tuple[Path, Tokenizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An untaught model finds all alike; here what is long surprises it far more, whatever its bytes."""
     (tmp_path / "any.py").write_text("def verify(prompt, text):\n    return True\n")
-    nats = lambda model, words, texts, prompts: np.array([-float(len(text)) ** 3 for text in texts])  # noqa: E731
+    nats = lambda model, words, texts, prompts: np.array([-(float(len(text)) ** 3) for text in texts])  # noqa: E731
     monkeypatch.setattr(stage, "nats_of", nats)
     argv = ["generate", str(pupil[0]), "--prompt", "quack", "--form", "text", "--n", "20", "--made", "300", "--dtype"]
     argv += ["float32", "--threads", "1", "--max-new-tokens", "20", "--verify", str(tmp_path / "any.py")]
