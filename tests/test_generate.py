@@ -258,7 +258,7 @@ def test_a_model_of_ours(pupil: tuple[Path, Tokenizer], capsys: pytest.CaptureFi
     argv += ["--out", str(folder / "out"), "--dtype", "float32", "--threads", "1", "--max-new-tokens", "20"]
     assert main(argv) == 0
     said = capsys.readouterr()
-    assert "no stage will learn from them" in said.err
+    assert "no stage will learn from what has nothing behind it" in said.err
     found = json.loads(said.out)
     assert found["asked"] == 100
     assert 8 <= found["whole"] < 50  # most are cut short

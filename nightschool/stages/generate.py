@@ -57,7 +57,7 @@ class Config:
     real: Path | None = None  # .jsonl of real texts of the same sort: how often which kind is told
     real_share: float = 0.6  # of mixed.jsonl's bytes, at least; `nightschool corpus` wants half, and holds some out
     verify: Path | None = None  # .py with verify(prompt, text) -> bool, or kind(prompt, text) -> its name or None
-    surprise: bool = False  # of the right texts of a kind rather those that the model finds unlikely
+    surprise: bool = False  # rather those that the model finds unlikely: of a kind that --verify names, else of all
     earlier: tuple[Path, ...] = ()  # samples.jsonl of earlier generations, to keep from too
     temperature: float = 1.0
     max_new_tokens: int = 128
@@ -169,10 +169,12 @@ def near(*told: Told) -> Kinds:
 
 def mixed(samples: Sequence[Told], real: Sequence[Told], share: float) -> list[Document]:
     """Samples and real texts, from the front of each."""
-    ours, others = (
-        [len("\n".join((d.text, *(m.content for m in d.messages)))) for d, _, _ in x] for x in (samples, real)
-    )
-    num_samples, num_real = generate.floor(ours, others, share)
+
+    def size(told: Told) -> int:
+        document = told.document
+        return len((document.text or "\n".join(m.content for m in document.messages)).encode())
+
+    num_samples, num_real = generate.floor([*map(size, samples)], [*map(size, real)], share)
     return [told.document for told in (*samples[:num_samples], *real[:num_real])]
 
 
@@ -194,11 +196,12 @@ def main(config: Config) -> dict[str, Any]:
         dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
         model, tokenizer = exchange.load(checkpoint, set_up(config.threads, dtype).dtype)
         reader = by_model(Engine(model, tokenizer), config.form, config.max_new_tokens)
-        gen += max(map(int, read_json(config.run / "meta.json").get("generations", {"0": 1.0})))
+        meta = config.run / "meta.json"
+        gen += max(map(int, (read_json(meta) if meta.exists() else {}).get("generations", {"0": 1.0})))
     else:
         reader = by_endpoint(config.endpoint or "", config.model)
-    say = remembered(reader, run.path("told.jsonl"), BLOCK)
-    answers = say([prompt for prompt, _ in asked], config.temperature, config.seed)
+    reader = remembered(reader, run.path("told.jsonl"), BLOCK, "asking")
+    answers = reader([prompt for prompt, _ in asked], config.temperature, config.seed)
     made = [
         told
         for (prompt, seed), answer in zip(asked, answers, strict=True)
@@ -217,11 +220,11 @@ def main(config: Config) -> dict[str, Any]:
     write_jsonl(run.path("samples.jsonl"), (record_of(told.document) for told in samples))
     if real:
         write_jsonl(run.path("mixed.jsonl"), map(record_of, mixed(samples, others, config.real_share)))
-    if {told.document.info for told in samples} == {"none"}:
-        print(
-            "nothing stands behind these samples, so no stage will learn from them: give --seeds or --verify",
-            file=sys.stderr,
-        )
+    if len(samples) < config.n:
+        few = f"{len(samples)} of {config.n} places are filled from {len(made)} right texts"
+        print(f"{few}: the others say the same again; raise --made, or give more various --seeds", file=sys.stderr)
+    if any(told.document.info == "none" for told in samples):
+        print("no stage will learn from what has nothing behind it; give --seeds or --verify", file=sys.stderr)
     found = audit.main(audit.Config(run.path("samples.jsonl"), config.real, run.path("audit"), seed=config.seed))
     before = effective_number(near(*made))
     run.finish(headline={**facts, "kept": len(samples), "right_effective_number": before, **found})
