@@ -226,6 +226,12 @@ def test_it_goes_on_after_a_kill(files: Path, monkeypatch: pytest.MonkeyPatch) -
     assert sum(asked) == 400 + stage.BLOCK  # one block was asked for twice
 
 
+def test_nothing_right_is_told_in_one_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "no.py").write_text("def verify(prompt, text):\n    return False\n")
+    assert run(files, "out", "--verify", str(files / "no.py"))[0] == 2
+    assert "too little to keep ({'asked': 400, 'whole': 400, 'right': 0})" in capsys.readouterr().err
+
+
 def test_sets_and_earlier_generations(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = "1. tale a one\n2. tale b two\n3. tale a again\n4. no"
     monkeypatch.setattr(stage, "by_endpoint", lambda url, model: lambda prompts, *_: [answer for _ in prompts])

@@ -207,6 +207,9 @@ def main(config: Config) -> dict[str, Any]:
         for (prompt, seed), answer in zip(asked, answers, strict=True)
         for told in right_ones(config, prompt, seed, answer, judge, gen)
     ]
+    facts = {"asked": len(answers), "whole": sum(map(bool, answers)), "right": len(made)}
+    if len({told.text for told in made}) < 2:
+        raise UserError(f"too little to keep ({facts}); see {run.path('told.jsonl')} and --max-new-tokens")
     pool, weights = [*made, *earlier], [1.0] * (len(made) + len(earlier))
     if config.surprise:
         texts = [told.text for told in pool]
@@ -214,9 +217,6 @@ def main(config: Config) -> dict[str, Any]:
         weights = generate.weights([n / len(text.encode()) for n, text in zip(nats, texts, strict=True)])
     pool = list({pool[row].text: pool[row] for row in generate.surprising_first(weights, rng)}.values())
     samples, others = dealt(config, pool, real, named)
-    facts = {"asked": len(answers), "whole": sum(map(bool, answers)), "right": len(made)}
-    if len(samples) < 2:
-        raise UserError(f"nothing to keep ({facts}); see {run.path('told.jsonl')} and --max-new-tokens")
     write_jsonl(run.path("samples.jsonl"), (record_of(told.document) for told in samples))
     if real:
         write_jsonl(run.path("mixed.jsonl"), map(record_of, mixed(samples, others, config.real_share)))
