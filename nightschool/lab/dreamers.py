@@ -19,7 +19,7 @@ from nightschool.model.instinct import instinct
 from nightschool.model.transformer import Transformer
 from nightschool.night.dream import dream
 from nightschool.night.sleep import DREAM_TOKENS, MOST_DREAMS, Day, Night, sleep
-from nightschool.runs import Run, read_json, write_json
+from nightschool.runs import Run, read_json, read_jsonl, write_json
 from nightschool.stages.night import fixed, heard_at_school, sources_of
 from nightschool.tasks.exam import exam
 from nightschool.tasks.task import Task
@@ -200,14 +200,19 @@ def learned(config: Config, arm: str, seed: int, rate: float, decay: float, out:
             sources["dream"] = lambda rng, progress: rng.choice(dreamt)
             shares["dream"] = share
             loss = distil(teacher.requires_grad_(False))
-        dev, best = text(words, "dev", EASY, config.exam_n), [float("inf")]
+        dev = text(words, "dev", EASY, config.exam_n)
+
+        def curve() -> list[float]:
+            """Bits per byte so far, those before a kill too."""
+            rows = read_jsonl(run.path("metrics.jsonl"))
+            return [row["dev"]["bits_per_byte"] for row in rows if "dev" in row]
 
         def look() -> Json:
             """Keep the best so far."""
-            best.append(bits_per_byte(model, dev))
-            if best[-1] == min(best):
+            bits = bits_per_byte(model, dev)
+            if bits <= min(curve(), default=bits):
                 exchange.save(run.path("checkpoint"), model, words, CARD)
-            return {"bits_per_byte": best[-1]}
+            return {"bits_per_byte": bits}
 
         course(
             run,
@@ -225,16 +230,16 @@ def learned(config: Config, arm: str, seed: int, rate: float, decay: float, out:
             evaluate=look,
             eval_every=max(1, tokens // QUICKSTART.batch_tokens // 16),
         )
-        look()
+        seen = [*curve(), look()["bits_per_byte"]]
         model, _ = exchange.load(run.path("checkpoint"), device.dtype)
         engine = Engine(model, words, slots=128)
         row = {
             "bits_per_byte": bits_per_byte(model, text(words, "test", EASY, 2 * config.exam_n)),
             "harder_bits_per_byte": bits_per_byte(model, text(words, "test", HARD, 2 * config.exam_n)),
-            "dev_bits_per_byte": min(best),
+            "dev_bits_per_byte": min(seen),
             "final": right(engine, EASY, config),
             "harder": right(engine, HARD, config),
-            "curve": best[1:],
+            "curve": seen,
         }
         write_json(run.path("row.json"), row)
         run.finish(device=device.name, threads=device.threads)
