@@ -9,7 +9,8 @@ the news, the few lessons, the order of learning and the dreams. Sleep is night/
 facts equally often, and keeps its morning's model whatever the gate says. The few lessons are word problems of one or
 two steps, which the start has never met; rate and weight decay are those that serve `tuned` best (`--sweep`, seed
 100), and dreams come on top of what it may spend. Dev problems stop, test problems measure; harder ones have three
-steps. But: tiny models, one world, a CPU; no dropout, since the architecture (Qwen3's) has none.
+steps. But: tiny models, one world, a CPU; no dropout, since the architecture (Qwen3's) has none; no arm is taught by
+the same self on the lessons' own words, so what is dreams' and what is any soft teacher's is not told apart.
 
     plain      the news alone
     school     most of the night is school again: what dreams are to replace
