@@ -79,8 +79,8 @@ class Config:
     decays: tuple[float, ...] = (0.0, 0.3, 1.0, 3.0)  # weight decay per unit of learning rate
     day_tokens: int = 2_000_000  # of the start's school
     news_tokens: int = 40_000  # of the night's lessons
-    num_lessons: int = 64  # the few; of 128 dev problems were not understood less well for learning too long
-    few_tokens: int = 100_000  # of learning them, again and again; with 200,000 `tuned` ended higher (seed 100)
+    num_lessons: int = 64  # the few; with 128 the bits of dev problems did not turn up again (seed 100)
+    few_tokens: int = 100_000  # of learning them, again and again; at 200,000 `tuned` was worse (seed 100)
     exam_n: int = 200  # problems a skill; twice as many for bits per byte
     threads: int = 0  # 0 = one a core
 
