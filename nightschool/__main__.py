@@ -34,6 +34,7 @@ VERBS = {  # verb -> what it does; nightschool/stages/VERB.py (import_.py) holds
     "read": "read your documents by thinking about them; keep it only if nothing is lost",
     "ask": "answer a question from documents, with the sentences that say so, or from memory",
     "evaluate": "sit the exams: accuracy per skill on held-out problems, with intervals",
+    "generate": "samples of a model that stay as various as real text, ready to be learned from",
     "audit": "does a set of texts say many things or few? any JSONL, or any OpenAI-compatible endpoint",
     "report": "write one report.html from what the runs of a life wrote",
     "chat": "talk to a model in the terminal",

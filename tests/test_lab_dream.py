@@ -21,14 +21,15 @@ def test_bars_by_hand() -> None:
         "plain": rows(forgotten=0.4),
         "school": rows(forgotten=0.12),
         "dreams": rows(forgotten=0.08),
-        "tuned": rows(bits_per_byte=0.5, harder=0.3),
-        "dreaming": rows(bits_per_byte=0.47, harder=0.32),
+        "tuned": rows(bits_per_byte=0.5, harder_bits_per_byte=0.8, harder=0.3),
+        "dreaming": rows(bits_per_byte=0.47, harder_bits_per_byte=0.79, harder=0.32),
     }
     found = {bar["name"]: (pytest.approx(bar["value"]), bar["holds"]) for bar in lab.bars(arms)}
     assert found == {
         "replay: dreams forgot": (0.2, True),
         "replay: school forgot": (0.3, False),
-        "ood: bits per byte gained": (0.03, True),
+        "held out: bits per byte, gained": (0.03, True),
+        "ood: bits per byte of harder problems, gained": (0.01, False),
         "ood: of harder problems, gained": (0.02, False),
     }
 

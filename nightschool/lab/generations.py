@@ -124,14 +124,15 @@ def tell(
     """What is right of about num jokes, in random order, and where its chance came from; tokens sampled."""
     asked: list[str] = [exact.PLAIN] * num
     if arm.seeds:
-        asked = [*generate.prompts([exact.ABOUT], seeds, num // 2, rng), *[exact.SET] * (num // 2 // exact.SET_SIZE)]
+        asked = [prompt for prompt, _ in generate.prompts([exact.ABOUT], seeds, num // 2, rng)]
+        asked += [exact.SET] * (num // 2 // exact.SET_SIZE)
     sampling = replace(generate.SAMPLING, top_p=arm.top_p, max_new_tokens=ROW - 16, seed=seed << 24)
     completions = Engine(model, words, slots=256).generate(words.encode_many(asked), sampling)
     found = []
     for prompt, completion in zip(asked, completions, strict=True):
-        texts = words.decode(completion.ids[:-1]).split("\n") if completion.stop == "end" else []
+        texts = generate.lines(generate.whole(words, completion))
         info: Info = "verifier" if prompt == exact.PLAIN else "seed"
-        for text in generate.distinct(texts, [jokes.kind_of(text) for text in texts]):
+        for text, _ in generate.distinct(texts, [jokes.kind_of(text) for text in texts]):
             found.append(Document(text=text, kind="sample", info=info))
     return rng.sample(found, len(found)), sum(len(c.ids) for c in completions)
 

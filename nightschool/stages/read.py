@@ -95,7 +95,7 @@ def by_endpoint(url: str, model: str | None) -> Reader:
     return lambda prompts, temperature, seed: client.answers(url, prompts, model, temperature)
 
 
-def remembered(reader: Reader, path: Path, block: int) -> Reader:
+def remembered(reader: Reader, path: Path, block: int, label: str = "reading") -> Reader:
     """The same reader, who writes down each block of answers: a run that goes on asks for none of them again."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -104,7 +104,7 @@ def remembered(reader: Reader, path: Path, block: int) -> Reader:
 
     def read(prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
         found = list(islice(told, len(prompts)))
-        with path.open("a", encoding="utf-8") as file, progress("reading", max(1, len(prompts))) as show:
+        with path.open("a", encoding="utf-8") as file, progress(label, max(1, len(prompts))) as show:
             while left := prompts[len(found) : len(found) + block]:
                 texts = reader(left, temperature, seed + len(found))
                 file.writelines(json.dumps(text) + "\n" for text in texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import random
 from pathlib import Path
+from types import ModuleType
 
 from nightschool.config import UserError, closest
 from nightschool.tasks.countdown import countdown, verify_countdown
@@ -71,15 +72,21 @@ def gold_verdict(task: Task) -> tuple[Verdict, list[str]]:
     return task.verify(problem, gold), lines_of(gold)
 
 
-def from_file(path: Path) -> Task:
-    """The user's own code, run because the user named it. It defines what tasks/task.py's Task holds."""
+def module_of(path: Path) -> ModuleType:
+    """The user's own code, run because the user named it."""
     if not path.is_file():
-        raise UserError(f"no file {path}; --task wants a Python file with `sample` and `verify`")
+        raise UserError(f"no file {path}; name a Python file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def from_file(path: Path) -> Task:
+    """A file that defines what tasks/task.py's Task holds."""
+    module = module_of(path)
     missing = [name for name in ("sample", "verify") if not hasattr(module, name)]
     if missing:
         raise UserError(f"{path} must define {' and '.join(missing)}; see nightschool/tasks/task.py for what they take")
