@@ -2,10 +2,10 @@
 
     python bench/nights.py life life1 life2      a life a seed; 8 minutes each on one core; results/nights.json
 
-Each night begins at the morning before. Of a family whose night was undone nothing is asked; a life that let none in knows
-0 of them. Beside the first life stand the same nights without repeating what earlier ones taught, nor a gate that asks
-for it. Families are asked in wordings that no night teaches, the day's skills in dev problems that no gate has asked.
-Nights resume; exams don't.
+Each night begins at the morning before. Of a family whose night was undone nothing is asked; a life that let none in
+knows 0 of them. Beside the first life stand the same nights without repeating what earlier ones taught, nor a gate that
+asks for it. Families are asked in wordings that no night teaches, the day's skills in dev problems that no gate has
+asked. Nights resume; exams don't.
 """
 
 from __future__ import annotations

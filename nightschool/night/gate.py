@@ -1,7 +1,7 @@
 """The gate: what the morning must not have lost. The same questions in the evening and in the morning, those that the
 first evening of a row of nights answered, and how far the model has drifted from its evening self.
 
-Without the first evening many nights could each lose a little, and no gate would see it. But: only what is asked is seen.
+Without the first evening many nights could each lose a little, and no gate would see it.
 """
 
 from __future__ import annotations

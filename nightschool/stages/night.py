@@ -3,9 +3,9 @@
     review the day's attempts (--review) -> read: write questions about the news, check them -> sleep: train on what was
     kept, beside replay; the gate
 
-A night that begins at another's run goes on from it: what earlier nights taught is repeated beside school, the gate
-asks for it too, and for all that the first evening could do. With --control the same tokens go into re-reading the raw text instead. `nightschool read` is this with
-any documents.
+A night that begins at another's run goes on from it: what earlier nights taught is repeated beside school, and the gate
+asks for it too, and for what the first evening could do. With --control the same tokens go into re-reading the raw text
+instead. `nightschool read` is this with any documents.
 """
 
 from __future__ import annotations
