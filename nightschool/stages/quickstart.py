@@ -25,7 +25,7 @@ class Config:
     rl_steps: int = rl.Config.steps  # updates of practice
     night_tokens: int = night.Config.tokens  # to train on at night
     per_document: int = night.Config.per_document  # questions the model asks itself about each document at night
-    n_dev: int = night.Config.n_gate  # dev problems per skill at the end of a stage
+    n_dev: int = 100  # dev problems per skill at the end of a stage; the gate of the night asks three times as many
     n: int = evaluate.Config.n  # test problems per skill, in the evening and in the morning
     seed: int = 0
     threads: int = 0  # 0 = one a core
@@ -49,7 +49,7 @@ def stages(config: Config) -> dict[str, Callable[[], Any]]:
         "costs": config.costs,
     }
 
-    asked: dict[str, Any] = {"per_document": config.per_document, "n_gate": config.n_dev}
+    asked: dict[str, Any] = {"per_document": config.per_document, "n_gate": 3 * config.n_dev}
 
     return {
         "tokenizer": lambda: tokenizer.main(tokenizer.Config(life / "tokenizer", seed=config.seed)),
