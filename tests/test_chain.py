@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nightschool.stages import quickstart
+from nightschool.stages import night, quickstart
 
 TINY = {"pretrain_tokens": 8_000, "sft_tokens": 8_000, "rl_steps": 1, "night_tokens": 4_000, "n": 2}
 TINY |= {"per_document": 2, "n_dev": 2, "threads": 1}
@@ -41,3 +41,11 @@ def test_the_same_seed_gives_the_same_weights(life: Path, tmp_path: Path) -> Non
     for name in ("pretrain", "sft", "rl", "night-001"):
         path = Path(name, "checkpoint", "model.safetensors")
         assert (life / path).read_bytes() == (tmp_path / "life" / path).read_bytes(), name
+
+
+def test_the_next_night_remembers_the_first_evening(life: Path, tmp_path: Path) -> None:
+    asked = {"tokens": 2_000, "per_document": 1, "family": 4, "n_gate": 1, "threads": 1}
+    night.main(night.Config(tmp_path, life / "night-001", **asked, dtype="float32", seed=1))
+    first, kept = (json.loads((run / "first-evening.json").read_text()) for run in (life / "night-001", tmp_path))
+    evening = json.loads((life / "night-001" / "evening.json").read_text())["outcomes"]
+    assert kept == first == {skill: evening[skill] for skill in SKILLS}

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -107,9 +108,25 @@ def test_gate() -> None:
     assert not lost.passed
     assert lost.reason == "story fell by 10 points"
     known = {"news": [1.0] * 50, "story": [1.0] * 100}
+    few = {"news": [1.0] * 50, "story": [1.0] * 92 + [0.0] * 8}
+    assert not decide(before, few).passed, "the one skill that is asked"
+    assert decide(before, known | {"story": [1.0] * 94 + [0.0] * 6}).passed, "it may have lost no more than two points"
+    many = {f"skill {i}": [1.0] * 100 for i in range(9)}
+    assert decide(before | many, few | many).passed, "of ten skills one will seem to have fallen by as much"
     assert decide(before, known, drift=0.4, bar=0.5).passed
     assert decide(before, known, drift=9.0).passed, "without a bar the exam alone decides"
     assert decide(before, known, drift=0.6, bar=0.5).reason.startswith("it drifted 0.60 nats")
+
+
+def test_the_gate_remembers_the_first_evening() -> None:
+    """Four nights that lose three points each: no evening is surely better than its morning, the first is."""
+    n = 100
+    nights = [{"news": [float(night)] * 30, "story": [1.0] * (n - 3 * night) + [0.0] * 3 * night} for night in range(5)]
+    first = {"story": nights[0]["story"] + [0.0] * n}  # of which the later nights ask only the half
+    decisions = [decide(a, b, first=first) for a, b in pairwise(nights)]
+    assert all(decide(a, b).passed for a, b in pairwise(nights))
+    assert [d.passed for d in decisions] == [True, True, False, False]
+    assert decisions[-1].reason == "story fell by 12 points since the first evening"
 
 
 def test_a_splice_has_a_beginning_an_end_and_a_few_slips() -> None:
@@ -178,7 +195,9 @@ def test_questions_use_the_kept_wording() -> None:
 
 
 def test_a_night_goes_on_from_the_nights_before(tmp_path: Path) -> None:
-    past = Past((), ()).and_then(5, 4, [shaped(TEXT, "Question: What?\njob of Amina: baker\nAnswer: baker")])
+    past = Past((), (), {"story": [1.0, 0.0]}).and_then(
+        5, 4, [shaped(TEXT, "Question: What?\njob of Amina: baker\nAnswer: baker")]
+    )
     past = past.and_then(5, 4, [shaped(TEXT, "nonsense")])
     past.save(tmp_path)
     assert Past.of(tmp_path) == past

@@ -20,7 +20,7 @@ from nightschool.model import exchange, lora
 from nightschool.model.engine import Engine
 from nightschool.model.transformer import Transformer
 from nightschool.night.dream import dream, drift
-from nightschool.night.gate import decide
+from nightschool.night.gate import Outcomes, decide
 from nightschool.night.read import Reflection, counts
 from nightschool.runs import Run, make_once, read_json, read_jsonl, write_json, write_jsonl
 from nightschool.tasks.exam import interval
@@ -79,14 +79,15 @@ def sleep(
     reflections: Sequence[Reflection],
     food: Sequence[Sequence[Document]],
     sit: Callable[[Engine], Any],
+    first: Outcomes | None = None,
     control: bool = False,
     **told: Any,
 ) -> dict[str, Any]:
     """One night: writes the morning's checkpoint, scores.json and night.json -> what run.finish is to say.
 
     start: the evening's checkpoint, whose weights model and engine hold. reflections, told: for night.json. food:
-    lessons by topic. sit: the exam -> {"outcomes": skill -> outcomes, "news": its samples}. control: keep the
-    morning's model in any case.
+    lessons by topic. sit: the exam -> {"outcomes": skill -> outcomes, "news": its samples}. first: those of the first
+    evening, where other nights came before. control: keep the morning's model in any case.
     """
     tokenizer = engine.tokenizer
     evening = once(run.path("evening.json"), lambda: sit(engine))
@@ -145,7 +146,7 @@ def sleep(
     engine.load(model)
     morning = once(run.path("morning.json"), lambda: sit(engine))
     apart = drift(model, self_, gauge) if max_drift else None
-    decision = decide(evening["outcomes"], morning["outcomes"], drift=apart or 0.0, bar=max_drift)
+    decision = decide(evening["outcomes"], morning["outcomes"], drift=apart or 0.0, bar=max_drift, first=first)
     kept = morning
     if not decision.passed and not control:
         print(f"the night is undone: {decision.reason}", file=sys.stderr)

@@ -4,8 +4,8 @@
     kept, beside replay; the gate
 
 A night that begins at another's run goes on from it: what earlier nights taught is repeated beside school, and the gate
-asks for it too. With --control the same tokens go into re-reading the raw text instead. `nightschool read` is this with
-any documents.
+asks for it too, and for what the first evening could do. With --control the same tokens go into re-reading the raw text
+instead. `nightschool read` is this with any documents.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Config:
     lora_rank: int = 0  # train factors of this rank beside the blocks' matrices; 0 = train all weights
     review: int = 0  # attempts at the day's problems to review before sleep; 0 = none
     reviewer: Path | None = None  # who marks them: a run of `nightschool review`
-    n_gate: int = 100  # dev problems per skill for the gate
+    n_gate: int = 300  # dev problems per skill for the gate
     max_drift: float = 0.0  # nats a token from the evening self at which the night ends; 0 = the exam alone decides
     control: bool = False  # re-read the raw text for the same tokens instead
     seed: int = 0  # of the family that moves in, and of the training
@@ -201,11 +201,15 @@ def main(config: Config) -> dict[str, Any]:
         reflections=reflections,
         food=[[Document(text=told(d))] for d in news.documents] if config.control else by_topic(reflections),
         sit=lambda engine: sit(engine, news, past.facts if config.earlier else [], config.n_gate),
+        first=past.first,
         control=config.control,
         documents=len(news.documents),
         precision=precision(reflections, news),
         **reviewed,
     )
+    if not past.first:
+        evening = read_json(run.path("evening.json"))["outcomes"]
+        past = replace(past, first={skill: evening[skill] for skill in SKILLS})
     if read_json(run.path("night.json"))["gate"]["passed"]:
         past = past.and_then(config.seed, config.family, reflections)
     ranks.first(lambda: past.save(run.out))

@@ -24,7 +24,7 @@ class Config:
     rl_steps: int = rl.Config.steps  # updates of practice
     night_tokens: int = night.Config.tokens  # to train on at night
     per_document: int = night.Config.per_document  # questions the model asks itself about each document at night
-    n_dev: int = night.Config.n_gate  # dev problems per skill at the end of a stage
+    n_dev: int = 100  # dev problems per skill at the end of a stage; the gate of the night asks three times as many
     n: int = evaluate.Config.n  # test problems per skill, in the evening and in the morning
     seed: int = 0
     threads: int = 0  # 0 = one a core
@@ -40,7 +40,7 @@ class Config:
 def stages(config: Config) -> dict[str, Callable[[], Any]]:
     """What is done, in order. Each goes on where it was, or does nothing where it is done."""
     life, common = config.out, common_of(config)
-    asked: dict[str, Any] = {"per_document": config.per_document, "n_gate": config.n_dev}
+    asked: dict[str, Any] = {"per_document": config.per_document, "n_gate": 3 * config.n_dev}
     test: dict[str, Any] = {"n": config.n, "n_probes": config.n // 5, "threads": config.threads, "dtype": config.dtype}
     return {
         "tokenizer": lambda: tokenizer.main(tokenizer.Config(life / "tokenizer", seed=config.seed)),
