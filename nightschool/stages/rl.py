@@ -346,15 +346,11 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     optimizer = Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=by_muon)
     auditor = None
     if config.judge != "none":
-        kept, learner = (exchange.load(start, DTYPES[dtype])[0] for _ in range(2))
-        if config.judge_start:
-            learner = exchange.load(config.judge_start / JUDGE, DTYPES[dtype])[0]
-        if config.lora_rank:  # what is put back has the policy's own form
-            lora.add(kept, config.lora_rank, seed=config.seed)
+        learner = exchange.load(config.judge_start / JUDGE if config.judge_start else start, DTYPES[dtype])[0]
         judging = learned(learner, tokenizer)
         if url := config.judge_endpoint:
             judging = outside(lambda prompts: client.answers(url, prompts, config.judge_model, temperature=0.0))
-        auditor = Auditor(run, task, engine, model, kept, judging, optimizer, config.audited, config.seed)
+        auditor = Auditor(run, task, engine, model, judging, optimizer, config.audited, config.seed)
     reviewer = exchange.load(exchange.checkpoint_of(config.reviewer), DTYPES[dtype])[0] if config.reviewer else None
     practice = Practice(config, task, model, engine, assign, auditor, reviewer)
 
