@@ -1,36 +1,35 @@
 """Review: does a model find the first wrong line of its own work, and does practice gain by it?
 
-    python bench/review.py life life1 life2      about an hour on one core; resumes; results/review.json
+    python bench/review.py life      about 40 minutes on one core; resumes; results/review.json
 
-1. With no solution to look at, where is the first wrong line? Reviewed are attempts of the first life's model after
-   practice at test problems, half of them right and half wrong, fresh for each seed and the same for all arms. Marks'
-   calibration error is over 15 bins of equal mass, the plain estimate. The interval of first_error takes each attempt
-   for one draw (Wilson's, over all seeds), that of calibration is its range.
+1. With no solution to look at, where is the first wrong line? Reviewed are attempts of the model after practice at test
+   problems, half of them right and half wrong, fresh for each seed and the same for all arms. Marks' calibration error
+   is over 15 bins of equal mass, the plain estimate. The interval of first_error takes each attempt for one draw
+   (Wilson's, over all seeds), that of calibration is its range.
 
     review      the model has learned to say what it says itself with the solutions of the day's problems at hand
     solution    it has learned those solutions instead: what it costs to be one's own teacher
     before      the model that made the attempts re-reads them as it is
 
-2. Where no program checks steps, is credit by review better than by the outcome alone? From each life's school, as many
-   updates of as many attempts each; then the word problems of the dev exam, the same for all arms. Gains are paired by
-   problem; their intervals take problems for drawn and the lives for given, whose gains are beside them.
+2. Where no program checks steps, is credit by review better than by the outcome alone? From school as many updates of
+   as many attempts each, then word problems as in the dev exam, drawn for each seed, the same for all arms. Gains are
+   paired by problem; their intervals take problems for drawn and the runs for given, whose gains are beside them.
 
     practice_outcome       the outcome for every line
     practice_itself        by the marks of the model as school left it, which reads as it is
-    practice_review        by the marks of a reviewer that it became with the solutions of 1,024 problems at hand
+    practice_review        by the marks of the reviewer of that seed above
     practice_first_error   a program checks each line: what the other three do without
-    reviewer               that reviewer itself takes the exam, without practice: what those solutions teach
-    school                 where all of them begin
+    reviewer               that reviewer takes the exam itself: what the day's solutions teach without any reward
+    school                 where practice begins
 
-But: what the reviewer learned from had been let pass by the program that checks steps; one rate for all arms, that of
-quickstart's practice.
+But: one life; in favour of practice_review its reviewer began with the model after quickstart's practice, and the same
+program had let pass what it learned from; one rate for all arms, that of quickstart's practice.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -55,19 +54,13 @@ SEEDS, N = (0, 1, 2), 512
 TEACHERS: dict[str, Literal["self", "solution"]] = {"review": "self", "solution": "solution"}
 FIRST_ERROR, CALIBRATION = 0.85, 0.05  # the bars of issue 4, written down beforehand
 PRACTICE = ("outcome", "itself", "review", "first_error")
-EXAM_N = 1000
-LEARNED_FROM = 1024  # problems by a reviewer; a third of the default
+ARMS = ("before", *TEACHERS, "school", "reviewer", *(f"practice_{credit}" for credit in PRACTICE))
+EXAM_N = 800
 LOGGED = ("wrong_step_upweight", "wrong_step_upweight_rewarded", "credit_auc", "frac_reward_zero_std")
 
 
 def beside(life: Path, name: str) -> Path:
     return life.parent / f"{life.name}-review" / name
-
-
-def kept(path: Path, make: Callable[[], Json]) -> Json:
-    """A row, made once."""
-    runs.make_once(path, lambda: runs.write_json(path, make()))
-    return runs.read_json(path)
 
 
 # Where is the first wrong line?
@@ -93,33 +86,27 @@ def reviews(life: Path, arm: str, seed: int) -> Json:
         told = {key: learned[key] for key in ("kept", "seconds", "solves_before", "solves_after")}
         path = config.out
     reviewer, words = exchange.load(exchange.checkpoint_of(path), set_up().dtype)
-    return {"seed": seed} | measured(fresh(life, seed), read(reviewer, words, fresh(life, seed))[0]) | told
+    return measured(fresh(life, seed), read(reviewer, words, fresh(life, seed))[0]) | told
 
 
 # Does practice gain by it?
 
 
-def examined(run: Path) -> Json:
+def examined(run: Path, seed: int) -> Json:
     """Each problem's outcome under "right"."""
     model, words = exchange.load(exchange.checkpoint_of(run), set_up().dtype)
     task = SKILLS["word_problem"]
-    attempts = attempt(Engine(model, words, slots=128), task, draw(task, "dev", EXAM_N, seed=1), EXAM)
+    attempts = attempt(Engine(model, words, slots=128), task, draw(task, "dev", EXAM_N, seed + 1), EXAM)
     right = [a.verdict.outcome for a in attempts]
     return {"word_problem": fmean(right), "right": right}
 
 
-def reviewer_of(life: Path, seed: int) -> Path:
-    config = review.Config(beside(life, "reviewer"), life / "sft", problems=LEARNED_FROM, seed=seed)
-    review.main(config)
-    return config.out
-
-
 def practises(life: Path, arm: str, seed: int) -> Json:
     config = rl.Config(
-        out=beside(life, f"practice-{arm}"),
+        out=beside(life, f"practice-{arm}-{seed}"),
         start=life / "sft",
         credit="review" if arm == "itself" else arm,
-        reviewer={"itself": life / "sft", "review": beside(life, "reviewer")}.get(arm),
+        reviewer={"itself": life / "sft", "review": config_of(life, "review", seed).out}.get(arm),
         problems=8,
         group_size=8,
         again=0,
@@ -131,27 +118,7 @@ def practises(life: Path, arm: str, seed: int) -> Json:
     rows = [row for row in runs.read_jsonl(config.out / "metrics.jsonl") if "rollouts" in row]
     logged = {key: fmean(row[key] for row in rows if key in row) for key in LOGGED}
     meta = runs.read_json(config.out / "meta.json")
-    return logged | {key: meta[key] for key in ("rollouts", "tokens", "flops", "seconds")} | examined(config.out)
-
-
-def lives(paths: list[Path]) -> dict[str, list[Json]]:
-    arms: dict[str, list[Json]] = {}
-
-    def row(arm: str, life: Path, seed: int, make: Callable[[], Json]) -> None:
-        found = {"seed": seed} | kept(beside(life, f"{arm}.json"), make)
-        print(f"{arm:20} {seed} {found['word_problem']:.3f}", file=sys.stderr, flush=True)
-        arms.setdefault(arm, []).append(found)
-
-    for seed, life in enumerate(paths):
-        row("school", life, seed, lambda life=life: examined(life / "sft"))
-        out = reviewer_of(life, seed)
-        told = runs.read_json(out / "review.json")
-        told = {"first_error_before": told["before"]["first_error"], "first_error": told["after"]["first_error"]}
-        told |= {"seconds": runs.read_json(out / "meta.json")["seconds"]}
-        row("reviewer", life, seed, lambda out=out, told=told: told | examined(out))
-        for arm in PRACTICE:
-            row(f"practice_{arm}", life, seed, lambda life=life, arm=arm, seed=seed: practises(life, arm, seed))
-    return arms
+    return logged | {key: meta[key] for key in ("rollouts", "tokens", "flops", "seconds")} | examined(config.out, seed)
 
 
 def bars(arms: dict[str, list[Json]]) -> list[Json]:
@@ -172,24 +139,41 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
 
 
 def gain(arms: dict[str, list[Json]], ours: str, theirs: str, bar: str) -> Json:
-    """Word problems more right than another arm's, over lives and problems."""
+    """By how much more of the word problems are right than another arm's."""
     found = [paired(a["right"], b["right"]) for a, b in zip(arms[ours], arms[theirs], strict=True)]
     gains = [gain for gain, _ in found]
     mean, half = fmean(gains), 1.96 * sum(error**2 for _, error in found) ** 0.5 / len(found)
-    between = {"value": mean, "low": mean - half, "high": mean + half, "of_each_life": gains}
+    between = {"value": mean, "low": mean - half, "high": mean + half, "of_each_seed": gains}
     return {"name": f"{ours} over {theirs}", **between, "bar": bar, "holds": mean > half if bar != "shown" else None}
 
 
-def main(paths: list[Path]) -> Json:
-    arms = lives(paths)
-    for arm in ("before", *TEACHERS):
-        for seed in SEEDS:
-            row = kept(beside(paths[0], f"{arm}-{seed}.json"), lambda arm=arm, seed=seed: reviews(paths[0], arm, seed))
-            print(f"{arm:20} {seed} {row['first_error']:.3f}", file=sys.stderr, flush=True)
-            arms.setdefault(arm, []).append(row)
+def row_of(life: Path, arm: str, seed: int) -> Json:
+    """Made once."""
+
+    def make() -> Json:
+        if arm == "school":
+            return examined(life / "sft", seed)
+        if arm == "reviewer":
+            return examined(config_of(life, "review", seed).out, seed)
+        return practises(life, arm.removeprefix("practice_"), seed) if "_" in arm else reviews(life, arm, seed)
+
+    path = beside(life, f"{arm}-{seed}.json")
+    runs.make_once(path, lambda: runs.write_json(path, make()))
+    return {"seed": seed} | runs.read_json(path)
+
+
+def main(life: Path) -> Json:
+    arms: dict[str, list[Json]] = {}
+    for arm in ARMS:
+        arms[arm] = [row_of(life, arm, seed) for seed in SEEDS]
+        print(
+            f"{arm:20}",
+            *(f"{row.get('word_problem', row.get('first_error')):.3f}" for row in arms[arm]),
+            file=sys.stderr,
+        )
     told = {arm: [{k: v for k, v in row.items() if k != "right"} for row in rows] for arm, rows in arms.items()}
     return runs.publish(RESULTS, told, bars(arms), SEEDS, n=N, split="test", practice_n=EXAM_N, practice_split="dev")
 
 
 if __name__ == "__main__":
-    print(json.dumps(main([Path(name) for name in sys.argv[1:]])))
+    print(json.dumps(main(Path(sys.argv[1]))))

@@ -11,7 +11,7 @@ import pytest
 
 from nightschool import runs
 from nightschool.config import UserError
-from nightschool.stages import figures, report
+from nightschool.stages import figures, marked, report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 MINUS = "\N{MINUS SIGN}"
@@ -276,7 +276,7 @@ def test_the_most_telling_rollouts_are_chosen() -> None:
     late, clean = rollout(0, True, True, False), rollout(1, True)
     lucky, avoided = rollout(1, False, True), rollout(1, False, credit=-0.5)
     alike = [rollout(1, True, False, credit=-1, told=False), rollout(0, True, True, True, False, told=False)]
-    chosen = report.telling([*alike, rollout(0, False), clean, lucky, avoided, rollout(0, True, False), late])
+    chosen = marked.telling([*alike, rollout(0, False), clean, lucky, avoided, rollout(0, True, False), late])
     assert [r["steps"] for r in chosen] == [avoided["steps"], late["steps"], clean["steps"]]
     assert chosen[1]["wrong"] == [2]
 
@@ -284,12 +284,12 @@ def test_the_most_telling_rollouts_are_chosen() -> None:
 def test_what_was_paid_to_the_wrong_side_is_counted() -> None:
     lucky = rollout(1, True, False, False, review=0.04)  # outcome and step credit praise all, review hardly
     lucky["steps"][2]["review"] = -1.0
-    outcome, by_step, by_review = report.methods_of(lucky)
+    outcome, by_step, by_review = marked.methods_of(lucky)
     assert [m["key"] for m in (outcome, by_step, by_review)] == ["outcome", "credit", "review"]
     assert (outcome["praised"], outcome["blamed"]) == (2, 0)
     assert (by_review["praised"], by_review["blamed"]) == (0, 0)
     assert [cell["size"] for cell in by_review["cells"]] == [4, 4, 100]
-    blamed = report.methods_of(rollout(0, True, False))[0]
+    blamed = marked.methods_of(rollout(0, True, False))[0]
     assert (blamed["praised"], blamed["blamed"]) == (0, 1)
 
 
