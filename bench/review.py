@@ -113,6 +113,7 @@ def practises(life: Path, arm: str, seed: int) -> Json:
         eval_every=0,
         exam_n=0,
         seed=seed,
+        save_seconds=20.0,
     )
     rl.main(config)
     rows = [row for row in runs.read_jsonl(config.out / "metrics.jsonl") if "rollouts" in row]
