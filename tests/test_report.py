@@ -375,6 +375,17 @@ def test_where_a_judge_was_wrong_is_told(day: Path) -> None:
     assert "Youden" not in text.partition("Where the judge")[2].partition("After update")[0]  # never measured
 
 
+def test_of_many_incidents_three_are_shown(day: Path) -> None:
+    rows = [{"step": 60, "tokens": 1, "rollouts": 50, "judge/verified": 2}]
+    incidents = [INCIDENT | {"step": step, "back_to": step - 11} for step in (21, 31, 41, 51)]
+    live(day, "rl-judged", metrics=rows, audits=AUDITS, incidents=incidents)
+    report.main(report.Config(day, control=day / "none.json"))
+    text = Page((day / "report.html").read_text()).text
+    assert [f"After update {step}:" in text for step in (20, 30, 40, 50)] == [False, True, True, True]
+    assert "4 times in 60 updates" in text
+    assert "The last three times are shown" in text
+
+
 def test_a_life_without_a_judge_says_nothing_of_one(life: Path) -> None:
     report.main(report.Config(life, control=life / "none.json"))
     assert "the judge" not in Page((life / "report.html").read_text()).text
