@@ -78,7 +78,7 @@ def audit_of(metrics: Sequence[Json], audits: Sequence[Json], incidents: Sequenc
         inside = [(x, min(max(y, low), high)) for x, y in points]
         if points:
             chart = line_chart(inside, num_updates, low, high, under=under)
-            charts.append({"name": name, "heading": heading, "chart": chart, "last": points[-1][1]})
+            charts.append({"name": name, "heading": heading, "chart": chart, "last": round(points[-1][1], 2) + 0.0})
     return {
         "num_updates": num_updates,
         "share": sum(row["judge/verified"] for row in updates) / sum(row["rollouts"] for row in updates),
