@@ -25,7 +25,7 @@ from nightschool.model.instinct import instinct
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.rl import auditor as auditors
 from nightschool.rl import judge as judges
-from nightschool.rl.auditor import Plan, Table, by_line
+from nightschool.rl.auditor import Plan
 from nightschool.rl.judge import (
     Judge,
     cheat,
@@ -42,6 +42,7 @@ from nightschool.rl.judge import (
     verdicts,
 )
 from nightschool.rl.outside import verdict_of
+from nightschool.rl.table import Table, by_line
 from nightschool.stages import rl
 from nightschool.tasks.attempt import Attempt
 from nightschool.tasks.named import task_named

@@ -11,7 +11,7 @@ import pytest
 
 from nightschool import runs
 from nightschool.config import UserError
-from nightschool.stages import figures, report
+from nightschool.stages import figures, marked, report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 MINUS = "\N{MINUS SIGN}"
@@ -276,7 +276,7 @@ def test_the_most_telling_rollouts_are_chosen() -> None:
     late, clean = rollout(0, True, True, False), rollout(1, True)
     lucky, avoided = rollout(1, False, True), rollout(1, False, credit=-0.5)
     alike = [rollout(1, True, False, credit=-1, told=False), rollout(0, True, True, True, False, told=False)]
-    chosen = report.telling([*alike, rollout(0, False), clean, lucky, avoided, rollout(0, True, False), late])
+    chosen = marked.telling([*alike, rollout(0, False), clean, lucky, avoided, rollout(0, True, False), late])
     assert [r["steps"] for r in chosen] == [avoided["steps"], late["steps"], clean["steps"]]
     assert chosen[1]["wrong"] == [2]
 
@@ -284,12 +284,12 @@ def test_the_most_telling_rollouts_are_chosen() -> None:
 def test_what_was_paid_to_the_wrong_side_is_counted() -> None:
     lucky = rollout(1, True, False, False, review=0.04)  # outcome and step credit praise all, review hardly
     lucky["steps"][2]["review"] = -1.0
-    outcome, by_step, by_review = report.methods_of(lucky)
+    outcome, by_step, by_review = marked.methods_of(lucky)
     assert [m["key"] for m in (outcome, by_step, by_review)] == ["outcome", "credit", "review"]
     assert (outcome["praised"], outcome["blamed"]) == (2, 0)
     assert (by_review["praised"], by_review["blamed"]) == (0, 0)
     assert [cell["size"] for cell in by_review["cells"]] == [4, 4, 100]
-    blamed = report.methods_of(rollout(0, True, False))[0]
+    blamed = marked.methods_of(rollout(0, True, False))[0]
     assert (blamed["praised"], blamed["blamed"]) == (0, 1)
 
 
@@ -321,3 +321,82 @@ def test_words_for_numbers() -> None:
     ]
     assert [figures.money(x) for x in (0, 0.0032, 1.5)] == ["$0.00", "0.32\N{NBSP}cents", "$1.50"]
     assert [figures.pct(x) for x in (0, 0.9144, 1)] == ["0.0", "91.4", "100"]
+
+
+def audited(step: int, text: str, first_error: int | None, judged: bool | None) -> dict[str, Any]:
+    lines = text.split("\n")
+    steps = [first_error is None or i < first_error for i in range(len(lines))]
+    row = {"step": step, "use": "measure", "judged": judged, "right": first_error is None, "question": EVIL}
+    return row | {"text": text, "steps": steps, "first_error": first_error, "feedback": "line 2 should be: 7"}
+
+
+INCIDENT = {"step": 21, "back_to": 10, "why": "gap 0.30, J 0.10", "num_fooled": 2}
+AUDITS = [
+    audited(1, "1\n2", 0, judged=None),  # a first lesson
+    audited(10, "4\n5", 1, judged=True),  # before the policy was kept
+    audited(11, "4\n6\n8", 1, judged=True),
+    audited(15, "4\n6\n8", 1, judged=True),  # said again
+    audited(20, "4\n7\n8", None, judged=False),
+    audited(20, "4\n7\n9", None, judged=True),
+    audited(21, "4\n6", 1, judged=True),  # after it
+]
+
+
+def test_an_incident_by_hand() -> None:
+    found = marked.incident_of(INCIDENT, AUDITS)
+    assert (found["asked"], found["passed"], found["refused"]) == (4, 2, 1)
+    assert [e["lines"] for e in found["examples"]] == [
+        [("4", ""), ("6", "slip"), ("8", "after")],
+        [("4", ""), ("7", ""), ("8", "")],
+    ]
+
+
+def test_where_a_judge_was_wrong_is_told(day: Path) -> None:
+    rows = [{"step": i, "tokens": i, "reward": 0.5, "rollouts": 50, "judge/verified": 2} for i in range(1, 41)]
+    for i, gap in ((10, 0.0), (20, 0.3), (30, -0.1)):
+        rows[i] |= {"judge/gap": gap, "judge/alarm": float(gap > 0.05)}
+    live(day, "rl-judged", metrics=rows, audits=AUDITS, incidents=[INCIDENT])
+    report.main(report.Config(day, control=day / "none.json"))
+    page = (day / "report.html").read_text()
+    text = " ".join(Page(page).text.split())
+    for words in (
+        "marked 4.0% of them",
+        "once in 40 updates",
+        "judged less true reward \N{MINUS SIGN}0.10",
+        "After update 20: gap 0.30, J 0.10",
+        "Of 4 attempts that were verified since, it had passed 2 that were wrong and refused 1 that was right.",
+        "The policy went back to update 10.",
+        "judge: right verifier: line 2 should be: 7",
+        "judge: wrong verifier: right",
+    ):
+        assert words in text, words
+    assert '<rect class="lost" x="25.00%" width="25.00%"' in page
+    assert EVIL not in page
+    assert "Youden" not in text.partition("Where the judge")[2].partition("After update")[0]  # never measured
+
+
+def test_of_many_incidents_three_are_shown(day: Path) -> None:
+    rows = [{"step": 60, "tokens": 1, "rollouts": 50, "judge/verified": 2}]
+    incidents = [INCIDENT | {"step": step, "back_to": step - 11} for step in (21, 31, 41, 51)]
+    live(day, "rl-judged", metrics=rows, audits=AUDITS, incidents=incidents)
+    report.main(report.Config(day, control=day / "none.json"))
+    text = Page((day / "report.html").read_text()).text
+    assert [f"After update {step}:" in text for step in (20, 30, 40, 50)] == [False, True, True, True]
+    assert "4 times in 60 updates" in text
+    assert "The last three times are shown" in text
+
+
+def test_a_life_without_a_judge_says_nothing_of_one(life: Path) -> None:
+    report.main(report.Config(life, control=life / "none.json"))
+    assert "the judge" not in Page((life / "report.html").read_text()).text
+
+
+def test_what_is_bad_is_shaded_by_hand() -> None:
+    """A gap is bad above its bound, J below it: y grows downwards."""
+    above = figures.shade([], 10, -0.5, 0.5, (0.05, 0.5))
+    assert '<rect class="bad" width="100%" y="0.00%" height="45.00%"/>' in above
+    assert 'y1="45.00%"' in above
+    below = figures.shade([(2, 4)], 10, 0, 1, (0, 0.8))
+    assert '<rect class="bad" width="100%" y="20.00%" height="80.00%"/>' in below
+    assert 'y1="20.00%"' in below
+    assert '<rect class="lost" x="20.00%" width="20.00%"' in below

@@ -42,8 +42,8 @@ from nightschool.lab.statistics import paired
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
-from nightschool.rl.auditor import Table
 from nightschool.rl.judge import fit, marks, verdicts
+from nightschool.rl.table import Table
 from nightschool.runs import Run, read_json, read_jsonl, write_json
 from nightschool.stages import rl
 from nightschool.tasks.attempt import attempt

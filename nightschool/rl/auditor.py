@@ -17,13 +17,11 @@ stays and the policy goes. Judge, kept policy and policy are one module to the t
 the table is in its cursor; marked attempts are in audits.jsonl, from which what came after that state is dropped. A
 killed run thus goes on as if nothing had been. But: one process; the marks of measured attempts never reach the judge,
 who is nonetheless chosen by them, through alarms and the end of the first lessons.
-
-Sources: Youden's J of a noisy verifier decides between learning slowly and collapse, see 2510.00915; EWMA charts
-(Roberts 1959).
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Sequence
@@ -37,8 +35,8 @@ from nightschool.config import UserError, at_least
 from nightschool.model.engine import Completion, Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
-from nightschool.rl.credit import reached
 from nightschool.rl.judge import Judge, from_row, marks, to_row, unmarked
+from nightschool.rl.table import Table, by_line
 from nightschool.runs import Run, read_jsonl, rewound
 from nightschool.tasks.attempt import Attempt, attempt
 from nightschool.tasks.task import Task
@@ -46,59 +44,10 @@ from nightschool.tasks.world import draw
 from nightschool.train.optim import Optimizer
 from nightschool.world.problem import Problem
 
-BOUNDS = {"gap": (1, 0.05), "precision": (-1, 0.8), "J": (-1, 0.5)}  # which way is bad, and from where
-FADE = 0.8  # what a table counts one window later
-ENOUGH = 8  # attempts that a share must be of
 HELD_OUT = 4  # one in so many of the first attempts measures the first lessons
 READY = 0.8  # least J, line by line, after these
 ROUND, MOST_ROUNDS, STEPS = 30, 6, 20  # steps of a round of first lessons; rounds; steps after each window
 SHOWN = 8  # texts of an incident
-
-
-@dataclass(frozen=True)
-class Table:
-    """What was measured, by what the judge said and what is true; earlier windows count less."""
-
-    right: float = 0.0  # judged right, and right
-    fooled: float = 0.0  # judged right, and wrong
-    missed: float = 0.0  # judged wrong, and right
-    wrong: float = 0.0
-
-    def plus(self, judged: Sequence[bool], true: Sequence[bool]) -> Table:
-        pairs = list(zip(judged, true, strict=True))
-        cells = ((True, True), (True, False), (False, True), (False, False))
-        return Table(*(n + pairs.count(cell) for n, cell in zip(astuple(self), cells, strict=True)))
-
-    def faded_into(self, window: Table) -> Table:
-        return Table(*(FADE * old + new for old, new in zip(astuple(self), astuple(window), strict=True)))
-
-    def measures(self) -> dict[str, tuple[float, float]]:
-        """gap, precision and J, each where there is enough to tell, with its standard error."""
-        said, good, bad = self.right + self.fooled, self.right + self.missed, self.fooled + self.wrong
-        found = {}
-        if good + bad >= ENOUGH:
-            found["gap"] = (
-                (self.fooled - self.missed) / (good + bad),
-                (self.fooled + self.missed) ** 0.5 / (good + bad),
-            )
-        if said >= ENOUGH:
-            p = self.right / said
-            found["precision"] = p, (p * (1 - p) / said) ** 0.5
-        if min(good, bad) >= ENOUGH:
-            p, q = self.right / good, self.fooled / bad
-            found["J"] = p - q, (p * (1 - p) / good + q * (1 - q) / bad) ** 0.5
-        return found
-
-    @property
-    def row(self) -> dict[str, float]:
-        return {name: value for name, (value, _) in self.measures().items()}
-
-    def alarm(self) -> str:
-        """What is bad, or ""."""
-        found = ((name, *BOUNDS[name], *both) for name, both in self.measures().items())
-        return ", ".join(
-            f"{name} {value:.2f}" for name, sign, bound, value, error in found if sign * (value - bound) > error
-        )
 
 
 @dataclass(frozen=True)
@@ -115,42 +64,29 @@ class Plan:
         at_least(self, 0, "first", "learned", "measured")
 
 
-def by_line(judged: Sequence[Attempt], true: Sequence[Attempt]) -> Table:
-    """The same table of lines: those that came to be judged, up to the first error of either."""
-    pairs = [
-        (i < reached(a) or a.verdict.first_error is None, right)
-        for a, b in zip(judged, true, strict=True)
-        for i, right in enumerate(marks(b)[: reached(a) + 1])
-    ]
-    return Table().plus([said for said, _ in pairs], [right for _, right in pairs])
-
-
+@dataclass
 class Auditor:
     """`before` each update, then `judged` with its attempts; `state` goes into the cursor."""
 
-    def __init__(
-        self,
-        run: Run,
-        task: Task,
-        engine: Engine,
-        policy: Transformer,
-        kept: Transformer,
-        judge: Judge,
-        optimizer: Optimizer,
-        plan: Plan,
-        seed: int,
-    ) -> None:
-        self.run, self.task, self.engine, self.tokenizer = run, task, engine, engine.tokenizer
-        self.policy, self.kept, self.judge, self.optimizer = policy, kept, judge, optimizer
-        self.plan, self.seed = plan, seed
-        self.module = nn.ModuleDict({"policy": self.policy, "kept": kept, "judge": judge.module})
+    run: Run
+    task: Task
+    engine: Engine
+    policy: Transformer  # that the judge rewards
+    judge: Judge
+    optimizer: Optimizer
+    plan: Plan
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.kept = copy.deepcopy(self.policy)  # as it was when nothing was alarming
+        self.module = nn.ModuleDict({"policy": self.policy, "kept": self.kept, "judge": self.judge.module})
 
     def begin(self, cursor: dict[str, Any]) -> None:
         """Go on where a cursor points, and forget what came after it."""
         step, state = cursor.get("step", 0), cursor.get("auditor", {})
         rows = rewound(self.run.path("audits.jsonl"), step)
         rewound(self.run.path("incidents.jsonl"), step)
-        self.pool = [from_row(self.tokenizer, row) for row in rows if row["use"] == "learn"]
+        self.pool = [from_row(self.engine.tokenizer, row) for row in rows if row["use"] == "learn"]
         self.faded, self.table = Table(*state.get("faded", ())), Table(*state.get("table", ()))
         self.kept_step = state.get("kept_step", 0)
 
@@ -219,7 +155,7 @@ class Auditor:
     ) -> tuple[list[Attempt], dict[str, float]]:
         """An update's attempts with the judge's verdicts, and numbers for metrics.jsonl; some are verified as well."""
         copies = len(completions) // len(problems)
-        attempts = [unmarked(self.tokenizer, problems[i // copies], made) for i, made in enumerate(completions)]
+        attempts = [unmarked(self.engine.tokenizer, problems[i // copies], made) for i, made in enumerate(completions)]
         attempts, positions = self.judge.verdicts(attempts, self.pool)
         shuffled = random.Random(f"audit {self.seed} {step}").sample(attempts, len(attempts))
         measured, others = shuffled[: self.plan.measured], shuffled[self.plan.measured :]

@@ -70,16 +70,32 @@ def whiskers(marks: Sequence[tuple[str, Json]]) -> str:
     return f'<svg class="whiskers" height="36" aria-hidden="true">{svg}</svg>'
 
 
-def line_chart(points: Sequence[Point], width: float, low: float, high: float, dots: Sequence[Point] = ()) -> str:
+def line_chart(
+    points: Sequence[Point], width: float, low: float, high: float, dots: Sequence[Point] = (), under: str = ""
+) -> str:
     """A line through (x, y) points, x from 0 to width and y from low to high, and dots at other points; with
-    dots, a faint rule at each whole x. Either may be empty."""
+    dots, a faint rule at each whole x. Either may be empty. under: SVG to draw it over."""
     place = [(100 * x / (width or 1), 100 * (high - y) / ((high - low) or 1)) for x, y in (*points, *dots)]
     line = " ".join(f"{x:.2f},{y:.2f}" for x, y in place[: len(points)])
-    svg = ticks(100 * x / width for x in range(int(width) + 1)) if dots else ""
+    svg = under + (ticks(100 * x / width for x in range(int(width) + 1)) if dots else "")
     svg += f'<svg viewBox="0 0 100 100" preserveAspectRatio="none"><polyline points="{line}"/></svg>'
     for (x, y), (_, share) in zip(place[len(points) :], dots, strict=True):
         svg += f'<circle cx="{x:.2f}%" cy="{y:.2f}%" r="3.5"><title>{pct(share)}%</title></circle>'
     return f'<svg class="chart" height="96" aria-hidden="true">{svg}</svg>'
+
+
+def shade(spans: Sequence[Point], width: float, low: float, high: float, bad: Point) -> str:
+    """What lies under a line_chart: the ys that are bad, a rule where they begin, and these spans of its xs."""
+    top, bottom = (100 * (high - y) / (high - low) for y in reversed(bad))
+    edge = bottom if top == 0 else top
+    svg = f'<rect class="bad" width="100%" y="{top:.2f}%" height="{bottom - top:.2f}%"/>'
+    svg += f'<line class="edge" x2="100%" y1="{edge:.2f}%" y2="{edge:.2f}%"/>'
+    for start, end in spans:
+        x, wide = 100 * start / width, 100 * (end - start) / width
+        svg += (
+            f'<rect class="lost" x="{x:.2f}%" width="{wide:.2f}%" height="100%"><title>{start} to {end}</title></rect>'
+        )
+    return svg
 
 
 def smooth(points: Sequence[Point], most: int = 90) -> list[Point]:

@@ -34,13 +34,12 @@ from nightschool.stages.figures import (
     smooth,
     whiskers,
 )
+from nightschool.stages.marked import audit_of, telling
 
 SKILLS = ("story", "passage", "absent", "arithmetic", "word_problem", "letter_count", "tool")
 DAY = ("tokenizer", "text", "conversations", "corpus", "pretrain", "import", "sft", "rl", "review", "evening")
 NIGHTS = ("night", "read")  # how the folders of those begin
 WEAK = 0.6  # below this accuracy the page says that the model cannot do it
-METHODS = {"outcome": "Outcome reward", "credit": "First-error credit", "review": "Its own review"}
-COUNTS = 0.05  # of a method's largest credit: the least that is a fault where it goes to the wrong side
 
 
 @dataclass(frozen=True)
@@ -107,50 +106,6 @@ def bill(meta: Json, config: Config) -> Json:
 def in_order(names: Iterable[str]) -> list[str]:
     """The seven skills in their own order, then others by name."""
     return sorted(set(names), key=lambda name: ((*SKILLS, name).index(name), name))
-
-
-def telling(rollouts: Sequence[Json]) -> list[Json]:
-    """The rollouts that show how the methods differ: a right answer over a wrong step that the others at the same
-    problem avoid, the longest right start that ends wrong, one right throughout. Chosen by the verifier alone: of what
-    the review said of them nothing is asked."""
-    rows = []
-    for r in rollouts:
-        wrong = [place for place, step in enumerate(r["steps"]) if not step["ok"]]
-        rows.append(r | {"wrong": wrong, "right": r["outcome"] >= 1, "methods": methods_of(r)})
-    told = [r for r in rows if r["outcome_credit"]]  # elsewhere all attempts at the problem ended alike
-    lucky = min((r for r in told if r["right"] and r["wrong"]), key=first_credit, default=None)
-    spoiled = [r for r in told if not r["right"] and r["wrong"]]
-    latest = max(spoiled, key=lambda r: (r["wrong"][0], -first_credit(r)), default=None)
-    clean = next((r for r in told if r["right"] and not r["wrong"]), None)
-    return [r for r in (lucky, latest, clean) if r]
-
-
-def first_credit(r: Json) -> float:
-    """What step credit gave to the first wrong step."""
-    return r["steps"][r["wrong"][0]]["credit"]
-
-
-def methods_of(r: Json) -> list[Json]:
-    """What each method gave to each step, and where it praised what was wrong or blamed what was right."""
-    found = []
-    for key, name in METHODS.items():
-        steps = [step | {"outcome": r["outcome_credit"]} for step in r["steps"]]
-        if not all(key in step for step in steps):
-            continue
-        credits = [round(step[key], 2) + 0.0 for step in steps]  # no -0.00
-        most = max(map(abs, credits), default=0) or 1
-        cells = [
-            {
-                "credit": credit,
-                "side": "up" if credit > 0 else "down" if credit < 0 else "",
-                "size": round(100 * abs(credit) / most),
-                "fault": abs(credit) >= COUNTS * most and (credit > 0) != step["ok"],
-            }
-            for credit, step in zip(credits, steps, strict=True)
-        ]
-        praised, blamed = (sum(c["fault"] for c in cells if c["side"] == side) for side in ("up", "down"))
-        found.append({"key": key, "name": name, "cells": cells, "praised": praised, "blamed": blamed})
-    return found
 
 
 def clock(runs: Sequence[Json]) -> Json:
@@ -290,6 +245,7 @@ def tell(config: Config) -> Json:
     settled = {run["name"]: load(life / run["name"] / "config.json").get("settled", {}) for run in runs}
     commands = [re.sub(r" --until ('.*?'|\S+)", "", run["command"]) for run in ([whole] if whole else runs)]
     rollouts = latest(folders, "rollouts.jsonl")
+    audited = next((f for f in reversed(folders) if (f / "audits.jsonl").exists()), life)
     return {
         "life": life,
         "runs": runs,
@@ -312,6 +268,7 @@ def tell(config: Config) -> Json:
         "skills": skills_of(folders),
         "rollouts": telling(rollouts),
         "num_rollouts": len(rollouts),
+        "judge": audit_of(*(load_lines(audited / f"{name}.jsonl") for name in ("metrics", "audits", "incidents"))),
         "hindrance": next((run["hindrance"] for run in reversed(runs) if run.get("hindrance")), ""),
         "review": next((found for folder in reversed(folders) if (found := load(folder / "review.json"))), {}),
         "night": night,

@@ -235,13 +235,11 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     optimizer = Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=by_muon)
     auditor = None
     if config.judge != "none":
-        kept, learner = loaded(start), loaded(config.judge_start / JUDGE if config.judge_start else start)
-        if config.lora_rank:  # what is put back has the policy's own form
-            lora.add(kept, config.lora_rank, seed=config.seed)
+        learner = loaded(config.judge_start / JUDGE if config.judge_start else start)
         judging = learned(learner, tokenizer)
         if url := config.judge_endpoint:
             judging = outside(lambda prompts: client.answers(url, prompts, config.judge_model, temperature=0.0))
-        auditor = Auditor(run, task, engine, model, kept, judging, optimizer, config.audited, config.seed)
+        auditor = Auditor(run, task, engine, model, judging, optimizer, config.audited, config.seed)
     reviewer = config.reviewer if config.credit == "review" else None
     asked = loaded(exchange.checkpoint_of(reviewer)) if reviewer else model
     how = partial(earned, assign or config.credit, engine, task, asked)
