@@ -47,6 +47,12 @@ def test_at_first_nothing_changes_and_only_factors_learn() -> None:
     linears = [module for module in model.model.layers.modules() if isinstance(module, Linear)]
     assert len(linears) == 2 * 7
     assert len(names) == 2 * 2 * 7
+    for factors in (p for name, p in model.named_parameters() if name.endswith(".B")):
+        factors.data.normal_(0, 0.1)
+    before, weight = lora.before(model), model.get_parameter("model.norm.weight")
+    assert not torch.equal(model(IDS), plain(IDS))
+    assert torch.equal(before(IDS), plain(IDS))
+    assert before.get_parameter("model.norm.weight").data_ptr() == weight.data_ptr()
     assert all(name.endswith((".A", ".B")) for name in names)
 
 

@@ -45,6 +45,15 @@ def add(model: Transformer, rank: int, alpha: float = ALPHA, seed: int = 0) -> N
             parametrize.register_parametrization(module, "weight", Factors(module.weight, rank, alpha, generator))
 
 
+def before(model: Transformer) -> Transformer:
+    """The model as it was without factors, over the same frozen weights: it takes no memory of its own."""
+    with torch.device("meta"):
+        plain = Transformer(model.config, model.dtype)
+    frozen = {name.replace("parametrizations.weight.original", "weight"): w for name, w in model.state_dict().items()}
+    plain.load_state_dict({name: frozen[name] for name in plain.state_dict()}, assign=True)
+    return plain.requires_grad_(False)
+
+
 @torch.no_grad()
 def merged(model: nn.Module) -> dict[str, Tensor]:
     """The state dict the model would have had without factors, each weight the sum."""

@@ -336,12 +336,12 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     dtype = run.settle("dtype", lambda: str(set_up(config.threads, config.dtype).dtype).removeprefix("torch."))
     device = set_up(config.threads, dtype)
     model, tokenizer = exchange.load(start, DTYPES[dtype])
-    origin, _ = exchange.load(start, DTYPES[dtype])
     engine = Engine(model, tokenizer, slots=128)
     by_muon = config.optimizer == "muon"
     plan, _ = going_on(model.config, tokenizer.brought, lora=config.lora_rank > 0, muon=by_muon)
     if config.lora_rank:
         lora.add(model, config.lora_rank, seed=config.seed)
+    origin = lora.before(model) if config.lora_rank else exchange.load(start, DTYPES[dtype])[0]
     matrix_lr, embed_lr, norm_lr = (config.lr_scale * lr for lr in (plan.matrix_lr, plan.embed_lr, plan.norm_lr))
     optimizer = Optimizer(model, matrix_lr, embed_lr, norm_lr, muon=by_muon)
     auditor = None
