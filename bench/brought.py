@@ -75,8 +75,8 @@ class Config:
     tokens: int = 40_000  # of each sft
     held_out: int = 32  # documents of each kind
     longest: int = 256  # tokens of each that are measured
-    jokes: int = 160
-    pairs: int = 5  # timings of each side
+    jokes: int = 100
+    pairs: int = 3  # timings of each side
     parts: int = 0  # if not 0: stop after so many new parts
 
 
@@ -224,13 +224,13 @@ def jokes(c: Config, temperature: float) -> dict[str, Any]:
 
 def parts_of(c: Config) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     yield "import", lambda: taken_in(c)
+    for temperature in TEMPERATURES:
+        yield f"jokes at temperature {temperature:g}", lambda t=temperature: jokes(c, t)  # type: ignore[misc]
     yield "speed", lambda: speed(c)
     yield "before", lambda: {"bits": bits(c, "import")}
-    for rate, temperature in zip(("planned", "thrice", "third"), (*TEMPERATURES, None), strict=True):
+    for rate in ("planned", "thrice", "third"):
         for way in WAYS:
             yield f"{way}, {rate}", lambda way=way, rate=rate: school(c, way, rate)  # type: ignore[misc]
-        if temperature is not None:
-            yield f"jokes at temperature {temperature:g}", lambda t=temperature: jokes(c, t)  # type: ignore[misc]
     yield "rl", lambda: practice(c)
 
 
