@@ -86,7 +86,8 @@ class NormalizeRotate(Function):
 class CausalAttention(Function):
     """softmax(q kᵀ + mask) v by explicit matrix products over blocks of queries; q comes scaled.
 
-    q (B, H, T, D), k and v (B, G, T, D) -> (B, T, H, D). `bias` (B, 1, T, T), 0 or -inf, replaces the causal mask.
+    q (B, H, T, D), k and v (B, G, T, D) -> (B, T, H, D). `bias` (B, 1, T, T), 0 or -inf, replaces the causal mask: a
+    query's own document alone, of documents one after another.
     PyTorch's flash kernel for the CPU runs at 15-30% of the matrix peak, its backward lowest; this one keeps the
     probabilities (in q's dtype) for the backward. Blocks of keys that end before the documents of its queries begin
     are left out: in rows of 2048 with conversations of 370 tokens that is two thirds of them.
