@@ -32,6 +32,7 @@ from nightschool.text.tokenizer import Tokenizer
 from nightschool.train import course
 
 ANSWER_TOKENS = 128
+NUM_PROBLEMS, NUM_PROBES = 500, 100
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def main(config: Config) -> dict[str, Any]:
     engine = Engine(model, tokenizer, slots=128)
     scores: dict[str, Any] = {"split": config.split, "skills": {}, "probes": {}}
     samples: list[dict[str, Any]] = []
-    n = 500 * (not tokenizer.brought) if config.n is None else config.n
-    n_probes = 100 * (not tokenizer.brought) if config.n_probes is None else config.n_probes
+    n = NUM_PROBLEMS * (not tokenizer.brought) if config.n is None else config.n
+    n_probes = NUM_PROBES * (not tokenizer.brought) if config.n_probes is None else config.n_probes
     if n:
         scores["skills"], samples = exams.exam(engine, SKILLS, config.split, n, config.seed)
         scores["bits_per_byte"] = exams.bits_per_byte(model, tokenizer, config.split)
