@@ -77,7 +77,7 @@ class Config:
     longest: int = 256  # tokens of each that are measured
     jokes: int = 100
     pairs: int = 3  # timings of each side
-    parts: int = 0  # if not 0: stop after so many new parts
+    parts: int | None = None  # stop after so many new parts; 0 = tell of those there are
 
 
 def stage(c: Config, *words: Any) -> dict[str, Any]:
@@ -268,7 +268,8 @@ def told(arms: dict[str, Any]) -> dict[str, Any]:
     before = arms.get("before", {}).get("bits")
     found = {}
     for name, arm in arms.items():
-        found[name] = {k: v for k, v in arm.items() if k != "bits"}
+        headline = {k: v for k, v in arm.get("headline", {}).items() if k != "report"}  # a path of this machine
+        found[name] = {k: v for k, v in arm.items() if k != "bits"} | ({"headline": headline} if headline else {})
         for kind, rows in arm.get("bits", {}).items():
             found[name][f"{kind}_bits_per_byte"] = per_byte(rows)
             if name != "before":
@@ -282,13 +283,15 @@ def main(c: Config) -> dict[str, Any]:
     kept = c.out / "parts.json"
     arms = runs.read_json(kept) if kept.exists() else {}
     left = [(name, work) for name, work in parts_of(c) if name not in arms]
-    for name, work in left[: c.parts or None]:
+    for name, work in left[: c.parts]:
         arms[name] = work()
         runs.write_json(kept, arms)
         print(name, json.dumps(told({"before": arms.get("before", {}), name: arms[name]})[name]), file=sys.stderr)
+    for page in c.out.glob("jokes-*/audit/report.html"):
+        runs.write_text(RESULTS.with_name(f"brought-{page.parts[-3]}.html"), page.read_text(encoding="utf-8"))
     names = {k: Path(str(v)).name for k, v in asdict(c).items() if k in ("model", "other", "text", "task")}
     meta = {"device": machine.name, "threads": 1, "versions": runs.versions("transformers"), "bars_written": "before"}
-    meta["config"] = asdict(c) | names | {"chat": [Path(x).name for x in c.chat], "out": "brought", "parts": 0}
+    meta["config"] = asdict(c) | names | {"chat": [Path(x).name for x in c.chat], "out": "brought", "parts": None}
     flags = " ".join(
         f"--{name} {names.get(name) or Path(c.chat[0]).name}" for name in ("chat", "other", "text", "task")
     )
