@@ -9,7 +9,8 @@ from typing import Any
 
 from nightschool.model.engine import Stop, Token
 from nightschool.model.sampling import Sampling
-from nightschool.serve.speaker import Speaker
+from nightschool.serve.speaker import Speaker, Tool
+from nightschool.tasks.tools import FUNCTIONS
 from nightschool.text.tokenizer import Tokenizer, train
 
 TEXT = "the kite is red. What is 12+30? Answer: 42. naïve café, 雪だるま calculator lookup expression "
@@ -53,4 +54,4 @@ class FakeEngine:
 def fake_speaker(answer: str | Callable[[str], str], **engine: Any) -> Speaker:
     """A speaker with one tool that answers always alike."""
     fake = FakeEngine(answer if callable(answer) else lambda prompt: answer, **engine)
-    return Speaker("town", "0 M parameters", fake, {"calculator": lambda call: "42"})  # type: ignore[arg-type]
+    return Speaker("town", "0 M parameters", fake, {"calculator": Tool(FUNCTIONS[0], lambda call: "42")})  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def of_blocks(run: Path) -> set[str]:
 
 def practice(folder: Path, out: str, **more: Any) -> rl.Config:
     base: dict[str, Any] = {"task": str(folder / "own.py"), "steps": 3, "problems": 4, "group_size": 4, "again": 0}
-    base |= {"exam_n": 0, "max_new_tokens": 5, "replay_tokens": 256, "eval_every": 0, "threads": 1, "dtype": "float32"}
+    base |= {"max_new_tokens": 5, "replay_tokens": 256, "eval_every": 0, "threads": 1, "dtype": "float32"}
     return rl.Config(out=folder / out, start=folder / "import", credit="outcome", **(base | more))
 
 
@@ -56,6 +56,9 @@ def test_practice_exam_and_export(brought: Path, capsys: pytest.CaptureFixture[s
     assert {row["replay"] for row in updates} == {0}, "it went to no school of ours"
     learned = changed(run, brought / "import")
     assert learned == of_blocks(run) if rank else learned == weights(run).keys()
+    assert not (run / "scores.json").exists(), "nor heard of our town"
+    assert main(f"evaluate {run} {here}".split()) == 0
+    assert json.loads(capsys.readouterr().out)["skills"] == {}
     assert main(f"evaluate {run} --n 1 --n-probes 0 {here}".split()) == 0
     assert main(f"ask Where? --run {run} {here}".split()) == 0
     assert main(f"export {run} --to hf --out {run}-hf".split()) == 0

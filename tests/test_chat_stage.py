@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from nightschool.model import exchange
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.serve.speaker import Speaker, load, newest_checkpoint
 from nightschool.stages import chat
+from nightschool.tasks.tools import FUNCTIONS
 from nightschool.text import template
 
 
@@ -89,6 +91,20 @@ def test_who_was_brought_is_told_of_no_tools(monkeypatch: pytest.MonkeyPatch, tm
     speaker = fake_speaker("Hi.", tokenizer=template.adopt(tmp_path))
     assert talk(monkeypatch, speaker, "Hello") == "Hi.\n"
     assert "calculator" not in prompts(speaker)[0]
+
+
+def test_who_was_brought_is_told_all_of_a_tool_where_tools_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    foreign.write_tokenizer(tmp_path, "qwen")
+    tokenizer = template.adopt(tmp_path)
+    call = '<tool_call>\n{"name": "calculator", "arguments": {"expression": "12+30"}}\n</tool_call>'
+    speaker = fake_speaker(
+        lambda prompt: "42." if "<tool_response>" in prompt else call, tokenizer=tokenizer, context=900
+    )
+    assert talk(monkeypatch, speaker, "12+30?", tools=True) == "calculator(12+30) → 42\n42.\n"
+    told = {"type": "function", "function": FUNCTIONS[0]}
+    assert prompts(speaker)[0].startswith(f"<|im_start|>system\nBe kind.\nTools: {json.dumps(told)}<|im_end|>")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.serve.request import Refused, read
 from nightschool.serve.speaker import load, reply
 from nightschool.stages import export, import_
-from nightschool.text import chat
+from nightschool.text import chat, template
 from nightschool.text.document import Message
 from nightschool.text.tokenizer import train
 
@@ -116,6 +116,15 @@ def test_gguf_and_its_modelfile(tmp_path: Path) -> None:
     assert "FROM ./sft-q8_0.gguf\n" in modelfile
     assert 'PARAMETER stop "<|im_end|>"' in modelfile
     assert "{{- range .Messages }}<|im_start|>{{ .Role }}" in modelfile
+
+
+def test_what_a_template_says_where_nobody_gives_a_system_turn_is_told_to_ollama(tmp_path: Path) -> None:
+    turn = "{{- '<|im_start|>system\\nYou are kind.<|im_end|>\\n' if messages[0].role != 'system' -}}"
+    foreign.write_tokenizer(tmp_path, "qwen", turn + foreign.PLAIN)
+    tokenizer, model = template.adopt(tmp_path), Transformer(ModelConfig(400, 32, 48, 1, 2, 2, 16, 64))
+    modelfile = export.modelfile("m.gguf", model, tokenizer)
+    assert "{{- range .Messages }}<|im_start|>{{ .Role }}" in modelfile
+    assert modelfile.endswith('SYSTEM """You are kind."""\n')
 
 
 def test_a_template_that_ollama_must_find_itself(run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
+from tokenizers import pre_tokenizers
 
 from nightschool.config import UserError
 from nightschool.model import exchange, gguf
@@ -119,5 +120,12 @@ def test_a_tensor_or_a_splitting_without_a_name_is_refused(
     assert not (tmp_path / "m.gguf").exists()
 
 
-def test_our_own_tokenizer_has_a_name() -> None:
-    assert gguf.pre_tokenizer(train(["a town"], 270)) == "qwen2"
+def test_how_a_tokenizer_splits_has_a_name() -> None:
+    """SmolLM2 splits by GPT-2's words after single digits; what transformers makes of its GGUF lost the digits."""
+    tokenizer = train(["a town"], 270)
+    assert gguf.pre_tokenizer(tokenizer) == "qwen2"
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.plain.pre_tokenizer = words
+    assert gguf.pre_tokenizer(tokenizer) == "gpt-2"
+    tokenizer.plain.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
+    assert gguf.pre_tokenizer(tokenizer) == "smollm"

@@ -24,13 +24,14 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.serve.server import build_app, listen
-from nightschool.serve.speaker import Ended, Said, Speaker, reply
+from nightschool.serve.speaker import Ended, Said, Speaker, Tool, reply
+from nightschool.tasks.tools import FUNCTIONS
 from nightschool.text import template
 from nightschool.text.document import Message
 
 USER = [{"role": "user", "content": "What is 12+30?"}]
 CALL = '<tool_call>{"name": "calculator", "arguments": {"expression": "12+30"}}</tool_call>'
-FUNCTION = {"type": "function", "function": {"name": "calculator", "parameters": {}}}
+FUNCTION = {"type": "function", "function": FUNCTIONS[0]}
 
 
 @contextmanager
@@ -173,7 +174,9 @@ def test_calls_without_tokens_of_their_own(tmp_path: Path, source: str, call: st
     said = ["", call, f" {call}", '{"name": "other", "parameters": {}}', '{"a": 1}', "{", "<tool", "So 42."]
     for text in said:
         speaker = fake_speaker(text, tokenizer=tokenizer, context=2048)
-        *events, ended = reply(speaker, [Message("user", "12+30?")], {"calculator": None}, Sampling())
+        *events, ended = reply(
+            speaker, [Message("user", "12+30?")], {"calculator": Tool(FUNCTIONS[0], None)}, Sampling()
+        )
         shown = "".join(event.text for event in events if isinstance(event, Said))
         assert shown == ("" if call in text else text)
         assert ended == Ended("tool_calls" if call in text else "stop", ended.turns, ended.num_tokens)

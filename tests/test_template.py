@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from nightschool.config import UserError
+from nightschool.tasks.tools import FUNCTIONS, described
 from nightschool.text import chat, corpus, template
 from nightschool.text.document import Document, Message
 from nightschool.text.tokenizer import Tokenizer
@@ -45,9 +46,9 @@ def learned(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> str:
 
 
 @pytest.mark.parametrize("talk", TALKS)
-@pytest.mark.parametrize("tools", [(), ("lookup",)])
+@pytest.mark.parametrize("tools", [(), ("lookup",), FUNCTIONS])
 def test_transformers_renders_the_same_ids(
-    taken: tuple[str, Path, Tokenizer], monkeypatch: pytest.MonkeyPatch, talk: str, tools: tuple[str, ...]
+    taken: tuple[str, Path, Tokenizer], talk: str, tools: tuple[template.Announced, ...]
 ) -> None:
     make, folder, tokenizer = taken
     theirs: Any = AutoTokenizer.from_pretrained(folder)
@@ -56,7 +57,9 @@ def test_transformers_renders_the_same_ids(
         calls = [{"type": "function", "function": call} for call in m.tool_calls]
         messages.append({"role": m.role, "content": m.content, **({"tool_calls": calls} if calls else {})})
     empty = {"type": "object", "properties": {}}
-    functions = [{"name": name, "description": "", "parameters": empty} for name in tools]
+    functions = [
+        {"name": tool, "description": "", "parameters": empty} if isinstance(tool, str) else tool for tool in tools
+    ]
     schemas = [{"type": "function", "function": f} for f in functions] or None
     # The day is always the same with us. In the stranger's reading a special token in a call would be one: left out.
     source = theirs.chat_template.replace("strftime_now('%d %b %Y')", "'26 Jul 2024'")
@@ -124,9 +127,12 @@ def test_special_tokens_in_text_stay_text(taken: tuple[str, Path, Tokenizer]) ->
     words = (everything, everything, control, everything)  # the assistant may say tags
     evil = tuple(Message(m.role, m.content + w) for m, w in zip(plain, words, strict=True))
     special = set(tokenizer.special.values())
-    ids, evil_ids = (chat.render(tokenizer, talk)[0] for talk in (plain, evil))
+    ids, evil_ids = (
+        chat.render(tokenizer, talk, [described("look", words, who=words)])[0]
+        for talk, words in ((plain, "a"), (evil, everything))
+    )
     assert [i for i in ids if i in special] == [i for i in evil_ids if i in special]
-    assert tokenizer.decode(evil_ids).count(everything) == 3
+    assert tokenizer.decode(evil_ids).count(everything) == 5
     assert tokenizer.decode(evil_ids).count("c" + control) == 1
 
 

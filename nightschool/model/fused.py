@@ -86,9 +86,11 @@ class NormalizeRotate(Function):
 class CausalAttention(Function):
     """softmax(q kᵀ + mask) v by explicit matrix products over blocks of queries; q comes scaled.
 
-    q (B, H, T, D), k and v (B, G, T, D) -> (B, T, H, D). `bias` (B, 1, T, T), 0 or -inf, replaces the causal mask.
+    q (B, H, T, D), k and v (B, G, T, D) -> (B, T, H, D). `bias` (B, 1, T, T), 0 or -inf, replaces the causal mask: a
+    query's own document alone, of documents one after another.
     PyTorch's flash kernel for the CPU runs at 15-30% of the matrix peak, its backward lowest; this one keeps the
-    probabilities (in q's dtype) for the backward.
+    probabilities (in q's dtype) for the backward. Blocks of keys that end before the documents of its queries begin
+    are left out: in rows of 2048 with conversations of 370 tokens that is two thirds of them.
     """
 
     @staticmethod
@@ -100,17 +102,18 @@ class CausalAttention(Function):
         q = q.view(B, G, R, T, D)
         y = q.new_empty(B, T, H, D)
         future = torch.full((BLOCK, BLOCK), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
+        starts = [0] * -(-T // BLOCK) if bias is None else (bias[:, 0, ::BLOCK] == 0).int().argmax(-1).amin(0).tolist()
         saved = []
-        for a in range(0, T, BLOCK):
-            b = min(a + BLOCK, T)
+        for a, start in zip(range(0, T, BLOCK), starts, strict=True):
+            b, c = min(a + BLOCK, T), start // BLOCK * BLOCK
             q_block = q[:, :, :, a:b].reshape(B * G, R * (b - a), D)  # the R heads of a group share their keys
-            scores = torch.bmm(q_block, k[:, :b].transpose(1, 2)).view(B, H, b - a, b)
+            scores = torch.bmm(q_block, k[:, c:b].transpose(1, 2)).view(B, H, b - a, b - c)
             if bias is None:
-                scores[..., a:] += future[: b - a, : b - a]
+                scores[..., a - c :] += future[: b - a, : b - a]
             else:
-                scores += bias[:, :, a:b, :b]
-            p = torch.softmax(scores, dim=-1).view(B * G, R * (b - a), b)
-            y[:, a:b] = torch.bmm(p, v[:, :b]).view(B, H, b - a, D).transpose(1, 2)
+                scores += bias[:, :, a:b, c:b]
+            p = torch.softmax(scores, dim=-1).view(B * G, R * (b - a), b - c)
+            y[:, a:b] = torch.bmm(p, v[:, c:b]).view(B, H, b - a, D).transpose(1, 2)
             saved += [q_block, p]
         ctx.save_for_backward(k, v, *saved)
         return y
@@ -125,12 +128,13 @@ class CausalAttention(Function):
         for i, a in enumerate(range(0, T, BLOCK)):
             b = min(a + BLOCK, T)
             q_block, p = saved[2 * i : 2 * i + 2]
+            c = b - p.shape[-1]
             g = grad[:, a:b].transpose(1, 2).reshape(q_block.shape)
-            dp = torch.bmm(g, v[:, :b].transpose(1, 2))
+            dp = torch.bmm(g, v[:, c:b].transpose(1, 2))
             ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-            dq[:, :, a:b] = torch.bmm(ds, k[:, :b]).view(B, H, b - a, D)
-            dk[:, :b] += torch.bmm(ds.transpose(1, 2), q_block)
-            dv[:, :b] += torch.bmm(p.transpose(1, 2), g)
+            dq[:, :, a:b] = torch.bmm(ds, k[:, c:b]).view(B, H, b - a, D)
+            dk[:, c:b] += torch.bmm(ds.transpose(1, 2), q_block)
+            dv[:, c:b] += torch.bmm(p.transpose(1, 2), g)
         return dq, dk.view(B, G, T, D), dv.view(B, G, T, D), None
 
 

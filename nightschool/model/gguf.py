@@ -24,9 +24,12 @@ from nightschool.text.tokenizer import SPLIT, TEMPLATE, Tokenizer
 
 Quant = Literal["f32", "f16", "q8_0"]
 BLOCK = 32  # weights of q8_0 that share a scale
+BYTES, WORDS, DIGITS = "bytes as characters", "GPT-2's words, bytes as characters", "single digits"
 PRE = {  # how a tokenizer splits text before it merges -> llama.cpp's name for it
-    SPLIT: "qwen2",
-    SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): "llama-bpe",
+    (SPLIT, BYTES): "qwen2",
+    (SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|"), BYTES): "llama-bpe",
+    (WORDS,): "gpt-2",
+    (DIGITS, WORDS): "smollm",
 }
 
 
@@ -116,10 +119,21 @@ def pre_tokenizer(tokenizer: Tokenizer) -> str:
     """llama.cpp's name for how the tokenizer splits text."""
     saved = json.loads(tokenizer.plain.to_str())["pre_tokenizer"] or {}
     steps = saved.get("pretokenizers", [saved])
-    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
-    if len(steps) != 2 or len(patterns) != 1 or patterns[0] not in PRE:
+    how = tuple(map(step_of, steps))
+    if how not in PRE:
         raise UserError(f"no name in GGUF for how the tokenizer splits text ({steps!r:.80}); export --to hf")
-    return PRE[patterns[0]]
+    return PRE[how]
+
+
+def step_of(step: dict[str, Any]) -> str:
+    match step:
+        case {"type": "Split", "pattern": {"Regex": str(pattern)}}:
+            return pattern
+        case {"type": "Digits", "individual_digits": True}:
+            return DIGITS
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": regex}:
+            return WORDS if regex else BYTES
+    return "otherwise"
 
 
 def vocabulary(tokenizer: Tokenizer) -> tuple[list[str], list[int]]:

@@ -45,7 +45,7 @@ class Ask:
 
     messages: list[Message]
     num_prompt: int  # tokens
-    tools: Mapping[str, Tool | None]  # None: the client runs it
+    tools: Mapping[str, Tool]
     sampling: Sampling
     stop: tuple[str, ...]
     stream: bool
@@ -92,14 +92,14 @@ def read_message(entry: Any, name: str) -> Message:
         raise Refused(f"{name}: {error}", name) from None
 
 
-def read_tools(body: dict[str, Any], speaker: Speaker) -> dict[str, Tool | None]:
+def read_tools(body: dict[str, Any], speaker: Speaker) -> dict[str, Tool]:
     """{"type": "function", …} is the client's to run, {"type": "calculator"} ours."""
-    tools: dict[str, Tool | None] = {}
+    tools: dict[str, Tool] = {}
     for entry in typed(body.get("tools") or [], list, "tools"):
         kind = typed(entry, dict, "tools").get("type")
         if kind == "function":
             function = typed(entry.get("function"), dict, "tools.function")
-            tools[typed(function.get("name"), str, "tools.function.name")] = None
+            tools[typed(function.get("name"), str, "tools.function.name")] = Tool(function, None)
         elif isinstance(kind, str) and kind in speaker.tools:
             tools[kind] = speaker.tools[kind]
         else:

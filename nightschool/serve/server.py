@@ -222,7 +222,8 @@ def refuse(request: Request, error: Exception) -> Response:
 
 
 def build_app(speaker: Speaker, default: Sampling, examples: Sequence[dict[str, Any]]) -> Starlette:
-    """`default` holds what a request may leave out; `examples` are {"prompt": str, "tools": bool}."""
+    """`default` holds what a request may leave out; `examples` are {"prompt": str, "tools": bool}, none of a model
+    that was raised elsewhere."""
     worker = ThreadPoolExecutor(max_workers=1)
     started = int(time.time())
     page = resources.files("nightschool.serve").joinpath("page.html").read_text(encoding="utf-8")

@@ -7,24 +7,29 @@ But: a turn that went is forgotten, not summarised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nightschool.config import UserError
 from nightschool.model import exchange
 from nightschool.model.engine import Engine, Token
 from nightschool.model.sampling import Sampling
 from nightschool.tasks.task import Task
-from nightschool.tasks.tools import Facts, call_tool
+from nightschool.tasks.tools import FUNCTIONS, Facts, call_tool
 from nightschool.tasks.world import draw
 from nightschool.text import chat
 from nightschool.text.document import Message
 from nightschool.world.tools import lookup
 
-Tool = Callable[[dict[str, Any]], str]  # a call, {"name", "arguments"} -> its observation
+
+class Tool(NamedTuple):
+    """What a model may call."""
+
+    function: dict[str, Any]  # its name, description and parameters, as OpenAI's API has them
+    run: Callable[[dict[str, Any]], str] | None  # a call, {"name", "arguments"} -> its observation; None: the caller's
 
 
 class TooLong(UserError):
@@ -89,19 +94,21 @@ def load(path: Path) -> Speaker:
     context = model.config.max_position_embeddings
     name = next(part for part in reversed(path.resolve().parts) if part != "checkpoint")
     about = f"{num_parameters / 1e6:.1f} M parameters · {context:,} tokens of context"
-    tools = dict.fromkeys(("calculator", "lookup"), partial(call_tool, facts=town_facts()))
+    run = partial(call_tool, facts=town_facts())
+    tools = {function["name"]: Tool(function, run) for function in FUNCTIONS}
     speaker = Speaker(name, about, Engine(model, tokenizer), tools)
     for _ in reply(speaker, [Message("user", "Hello")], {}, Sampling(max_new_tokens=2)):
         pass
     return speaker
 
 
-def prompt_of(speaker: Speaker, messages: Sequence[Message], tools: Iterable[str]) -> list[int]:
+def prompt_of(speaker: Speaker, messages: Sequence[Message], tools: Mapping[str, Tool]) -> list[int]:
     """The ids the model reads before it answers."""
-    return chat.render(speaker.engine.tokenizer, messages, list(tools), generate=True)[0]
+    functions = [tool.function for tool in tools.values()]
+    return chat.render(speaker.engine.tokenizer, messages, functions, generate=True)[0]
 
 
-def check(speaker: Speaker, messages: Sequence[Message], tools: Iterable[str]) -> int:
+def check(speaker: Speaker, messages: Sequence[Message], tools: Mapping[str, Tool]) -> int:
     """The prompt's length in tokens. Raises TooLong where no room is left for an answer."""
     num_tokens, context = len(prompt_of(speaker, messages, tools)), speaker.engine.context
     if num_tokens >= context:
@@ -109,7 +116,7 @@ def check(speaker: Speaker, messages: Sequence[Message], tools: Iterable[str]) -
     return num_tokens
 
 
-def fit(speaker: Speaker, messages: Sequence[Message], tools: Iterable[str], reserve: int) -> list[Message]:
+def fit(speaker: Speaker, messages: Sequence[Message], tools: Mapping[str, Tool], reserve: int) -> list[Message]:
     """The newest whole turns that leave `reserve` tokens for an answer.
 
     The last turn may use up the reserve; where it alone fills the context, TooLong.
@@ -127,7 +134,7 @@ def fit(speaker: Speaker, messages: Sequence[Message], tools: Iterable[str], res
 
 
 def say(
-    engine: Engine, ids: list[int], tools: Iterable[str], sampling: Sampling, num_top: int
+    engine: Engine, ids: list[int], tools: Container[str], sampling: Sampling, num_top: int
 ) -> Generator[Said, None, tuple[Message, int, bool]]:
     """One assistant's turn -> (its message, tokens sampled, whether it ended by itself).
 
@@ -172,13 +179,13 @@ def say(
 def reply(
     speaker: Speaker,
     messages: Sequence[Message],
-    tools: Mapping[str, Tool | None],
+    tools: Mapping[str, Tool],
     sampling: Sampling,
     num_top: int = 0,
 ) -> Iterator[Said | Called | Ended]:
     """Answer a conversation that `check` let pass; every token comes with its `num_top` likeliest.
 
-    `tools` are announced by name; None marks one that the caller runs, whose call ends the reply.
+    `tools` are announced as the model's template does it; the call of one that the caller runs ends the reply.
     `sampling.max_new_tokens` counts over all turns of the reply.
     """
     turns: list[Message] = []
@@ -197,11 +204,11 @@ def reply(
             yield Ended("stop" if ended else "length", tuple(turns), sampling.max_new_tokens - left)
             return
         for call in turn.tool_calls:
-            run = tools[call["name"]]
+            run = tools[call["name"]].run
             result = run(call) if run else None
             yield Called(call["name"], call["arguments"], result)
             if result is not None:
                 turns.append(Message("tool", result))
-        if any(tools[call["name"]] is None for call in turn.tool_calls):
+        if any(tools[call["name"]].run is None for call in turn.tool_calls):
             yield Ended("tool_calls", tuple(turns), sampling.max_new_tokens - left)
             return

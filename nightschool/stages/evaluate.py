@@ -32,14 +32,15 @@ from nightschool.text.tokenizer import Tokenizer
 from nightschool.train import course
 
 ANSWER_TOKENS = 128
+NUM_PROBLEMS, NUM_PROBES = 500, 100
 
 
 @dataclass(frozen=True)
 class Config:
     run: Annotated[Path, tyro.conf.Positional] = Path("life/sft")  # the run folder whose checkpoint is examined
     split: Literal["dev", "test"] = "dev"  # test: once, at the very end
-    n: int = 500  # problems per skill of the town; 0 = none, for a model that was raised elsewhere
-    n_probes: int = 100  # problems per harder probe; 0 = none
+    n: int | None = None  # problems per skill of the town; None = 500, none if it was brought
+    n_probes: int | None = None  # problems per harder probe; None = 100, none if it was brought
     exams: tuple[str, ...] = ()  # files of multiple choice, as tasks/choice.py has them
     n_choices: int = 500  # questions of each at most
     texts: tuple[str, ...] = ()  # held out: runs of `nightschool corpus`, or sources as it takes them
@@ -102,11 +103,13 @@ def main(config: Config) -> dict[str, Any]:
     engine = Engine(model, tokenizer, slots=128)
     scores: dict[str, Any] = {"split": config.split, "skills": {}, "probes": {}}
     samples: list[dict[str, Any]] = []
-    if config.n:
-        scores["skills"], samples = exams.exam(engine, SKILLS, config.split, config.n, config.seed)
+    n = NUM_PROBLEMS * (not tokenizer.brought) if config.n is None else config.n
+    n_probes = NUM_PROBES * (not tokenizer.brought) if config.n_probes is None else config.n_probes
+    if n:
+        scores["skills"], samples = exams.exam(engine, SKILLS, config.split, n, config.seed)
         scores["bits_per_byte"] = exams.bits_per_byte(model, tokenizer, config.split)
-    if config.n_probes:
-        scores["probes"], _ = exams.exam(engine, PROBES, config.split, config.n_probes, config.seed)
+    if n_probes:
+        scores["probes"], _ = exams.exam(engine, PROBES, config.split, n_probes, config.seed)
     if files:
         sat = {k: choice.examine(model, tokenizer, path, config.n_choices, config.seed) for k, path in files.items()}
         scores["choices"] = sat

@@ -6,6 +6,7 @@ Ollama Modelfile beside it. What was written is read back, and asked of the read
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +92,16 @@ def modelfile(name: str, model: Transformer, tokenizer: Tokenizer) -> str:
     """For `ollama create NAME -f Modelfile`. A chat template that is not plain ChatML is left for Ollama to find."""
     stop = next(token for token, id in tokenizer.special.items() if id == tokenizer.turn_end)
     lines = [f"FROM ./{name}", f'PARAMETER stop "{stop}"', f"PARAMETER num_ctx {model.config.max_position_embeddings}"]
-    if all(speaks_chatml(tokenizer, messages) for messages in (PROBE, PROBE[1:])):
+    head = head_of(tokenizer, PROBE[1:])
+    system = re.fullmatch(rf"{re.escape(TURN_START)}system\n([^\"]*){re.escape(TURN_END)}\n", head or "")
+    if head_of(tokenizer, PROBE) == "" and (head == "" or system):
         lines.append(f'TEMPLATE """{CHATML}"""')
+        lines += [f'SYSTEM """{system[1]}"""'] if system else []
     return "\n".join(lines) + "\n"
 
 
-def speaks_chatml(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> bool:
-    turns = "".join(f"{TURN_START}{m.role}\n{m.content}{TURN_END}\n" for m in messages)
-    return tokenizer.decode(chat.render(tokenizer, messages, generate=True)[0]) == f"{turns}{TURN_START}assistant\n"
+def head_of(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> str | None:
+    """What the model's template says before messages of plain ChatML; None: it writes them otherwise."""
+    turns = "".join(f"{TURN_START}{m.role}\n{m.content}{TURN_END}\n" for m in messages) + f"{TURN_START}assistant\n"
+    text = tokenizer.decode(chat.render(tokenizer, messages, generate=True)[0])
+    return text.removesuffix(turns) if text.endswith(turns) else None

@@ -25,7 +25,7 @@ class Config:
     night_tokens: int = night.Config.tokens  # to train on at night
     per_document: int = night.Config.per_document  # questions the model asks itself about each document at night
     n_dev: int = 100  # dev problems per skill at the end of a stage; the gate of the night asks three times as many
-    n: int = evaluate.Config.n  # test problems per skill, in the evening and in the morning
+    n: int = evaluate.NUM_PROBLEMS  # test problems per skill, in the evening and in the morning
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe

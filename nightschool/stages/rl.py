@@ -92,7 +92,7 @@ class Config:
     eval_every: int = 30  # updates between dev evaluations; 0 = none
     eval_n: int = 32  # dev problems of each
     eval_k: int = 8  # attempts at each, for pass@1 and pass@k
-    exam_n: int = 64  # dev problems per skill of the town at the end; 0 = no exam
+    exam_n: int | None = None  # dev problems per skill of the town at the end; None = 64, none if it was brought
     seed: int = 0
     threads: int = 0  # 0 = one a core
     dtype: Dtype = "auto"  # to compute in; auto = a second's probe
@@ -284,7 +284,8 @@ def practise(run: Run, config: Config, start: Path, task: Task, assign: Assigner
     ranks.first(lambda: exchange.save(run.path("checkpoint"), model, tokenizer, CARD))
     if auditor and not config.judge_endpoint:
         exchange.save(run.path(JUDGE), learner, tokenizer, JUDGE_CARD)
-    ranks.first(lambda: graduate(run, model, tokenizer, config.exam_n))
+    exam_n = 64 * (not tokenizer.brought) if config.exam_n is None else config.exam_n
+    ranks.first(lambda: graduate(run, model, tokenizer, exam_n))
     rows = ranks.first(lambda: [] if why_not else read_jsonl(run.path("metrics.jsonl")))
     updates = [row for row in rows if "rollouts" in row]
     total = {k: sum(row[k] for row in updates) for k in ("rollouts", "sampled_tokens", "forward_tokens")}

@@ -48,7 +48,9 @@ class Config:
     exams: tuple[str, ...] = ()  # files of multiple choice, as `nightschool evaluate` takes them
     held_out: tuple[str, ...] = ()  # texts to measure bits per byte on, beside those put aside by hash
     n_dev: int = night.Config.n_gate  # dev problems per skill of the town at the end of a stage
-    n: int = evaluate.Config.n  # test problems per skill of the town, and of each exam, in the evening and the morning
+    n: int = (
+        evaluate.NUM_PROBLEMS
+    )  # test problems per skill of the town, and of each exam, in the evening and the morning
     until: str = ""  # the last stage to do; "" = all, and the report
     seed: int = 0
     threads: int = 0  # 0 = one a core

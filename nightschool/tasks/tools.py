@@ -19,6 +19,18 @@ OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
 LONGEST = 100  # characters of an expression
 NOT_FOUND = "not found"
 
+
+def described(name: str, description: str, /, **arguments: str) -> dict[str, Any]:
+    """A function of texts as OpenAI's API describes it: what it does, and what each argument is."""
+    properties = {argument: {"type": "string", "description": what} for argument, what in arguments.items()}
+    parameters = {"type": "object", "properties": properties, "required": list(arguments)}
+    return {"name": name, "description": description, "parameters": parameters}
+
+
+FUNCTIONS = (
+    described("calculator", "Work out a sum exactly.", expression="numbers and + - * / // %, as in 2*(3+4)"),
+    described("lookup", "Look up a fact about a person of the town.", name="the person's", fact="as in job or street"),
+)
 Facts = Mapping[str, Mapping[str, str]]  # name -> fact -> value
 
 

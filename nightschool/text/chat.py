@@ -4,7 +4,7 @@ One jinja template (ChatML, calls as Hermes JSON) lies beside this file and ship
 transformers' apply_chat_template renders it to the same ids. Special tokens come from the template alone: it
 is rendered once for each shape of conversation, with slots where the words go, and split at its special
 tokens; the words are filled in afterwards and encoded as plain text. A model that was taken in keeps its own template
-(template.py). But: no images, no parameters of tools, only their names.
+(template.py). But: no images; of tools our template has the names alone, not their parameters.
 Sources: OpenAI's ChatML; NousResearch's Hermes function calling; transformers' {% generation %} tag.
 """
 
@@ -22,7 +22,7 @@ from jinja2 import Template
 from nightschool.config import UserError
 from nightschool.text import template as foreign
 from nightschool.text.document import Message, Role
-from nightschool.text.template import OURS, CallForm, Conversation, Generation, Rendered, environment
+from nightschool.text.template import OURS, Announced, CallForm, Conversation, Generation, Rendered, environment
 from nightschool.text.tokenizer import SPECIAL, TEMPLATE, Tokenizer
 
 TRAINED, UNTRAINED = "\ue000", "\ue001"  # private-use characters around what the assistant says
@@ -97,7 +97,7 @@ def render_many(tokenizer: Tokenizer, conversations: Sequence[Conversation], gen
     """render() of each conversation, encoded together: some times faster."""
     if tokenizer.template:
         return [foreign.render(tokenizer, messages, tools, generate) for messages, tools in conversations]
-    filled = [fill(messages, tools, generate) for messages, tools in conversations]
+    filled = [fill(messages, foreign.names(tools), generate) for messages, tools in conversations]
     texts = {text for pieces in filled for p in pieces for text in (p.head, p.head + p.body)}
     ids_of = dict(zip(texts, tokenizer.encode_many(list(texts)), strict=True))
     rendered = []
@@ -115,7 +115,7 @@ def render_many(tokenizer: Tokenizer, conversations: Sequence[Conversation], gen
 
 
 def render(
-    tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str] = (), generate: bool = False
+    tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Announced] = (), generate: bool = False
 ) -> Rendered:
     """Messages -> ids and mask, both (T,). The mask is 1 on the assistant's words, calls and <|im_end|>.
 

@@ -12,9 +12,9 @@ How a model calls tools is found by rendering too: as JSON between tags (Qwen, H
 that knows of no tools, or writes calls otherwise, gets them as ours has them, tools by name in the system turn and
 calls as plain text, to be learned.
 
-But: templates that ask for the date get the same day always, or training could not be repeated; of tools they see the
-names; thoughts are part of the content, and where a template can ask for none (Qwen3) none are asked for, since a few
-hundred tokens do not hold them; a template that never ends isn't stopped.
+But: templates that ask for the date get the same day always, or training could not be repeated; of the tools in a
+conversation that is learned they see the names; thoughts are part of the content, and where a template can ask for none
+(Qwen3) none are asked for, since a few hundred tokens do not hold them; a template that never ends isn't stopped.
 Source: transformers' chat_template_utils.py, for what a template may call.
 """
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +45,8 @@ PRIVATE = range(0xE000, 0xF900)  # characters for private use
 ASKED = (Message("user", "What is 12 + 30?"), Message("assistant", "12 + 30 = 42"))
 CALLED = {"name": "calculator", "arguments": {"expression": "12 + 30"}}
 
-Conversation = tuple[Sequence[Message], Sequence[str]]  # messages, names of the tools announced
+Announced = str | dict[str, Any]  # a tool's name, or all there is to say of it: {"name", "description", "parameters"}
+Conversation = tuple[Sequence[Message], Sequence[Announced]]
 Rendered = tuple[list[int], list[int]]  # ids; mask, 1 = trained on
 
 
@@ -135,7 +136,11 @@ def call_form(tokenizer: Tokenizer) -> CallForm | None:
     return None if (before + after).strip() else CallForm("", key, "")
 
 
-def spelled(messages: Sequence[Message], tools: Sequence[str]) -> list[Message]:
+def names(tools: Sequence[Announced]) -> list[str]:
+    return [tool if isinstance(tool, str) else tool["name"] for tool in tools]
+
+
+def spelled(messages: Sequence[Message], tools: Sequence[Announced]) -> list[Message]:
     """A conversation in which tools are announced and called in plain text, as our own template writes them."""
     turns = []
     for message in messages:
@@ -144,22 +149,23 @@ def spelled(messages: Sequence[Message], tools: Sequence[str]) -> list[Message]:
         turns.append(Message(message.role, said))
     if tools:
         head = turns.pop(0).content + "\n" if turns[0].role == "system" else ""
-        turns.insert(0, Message("system", f"{head}Tools: {', '.join(tools)}"))
+        turns.insert(0, Message("system", f"{head}Tools: {', '.join(names(tools))}"))
     return turns
 
 
 class Conversant:
     """One conversation before its template."""
 
-    def __init__(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Announced]) -> None:
         self.tokenizer = tokenizer
         if call_form(tokenizer) is None:
             messages, tools = spelled(messages, tools), ()
-        words = "".join(json.dumps([m.content, m.tool_calls], ensure_ascii=False) for m in messages)
+        words = json.dumps([[[m.content, m.tool_calls] for m in messages], list(tools)], ensure_ascii=False)
         self.mark = next(char for char in map(chr, PRIVATE) if char not in words)
         self.records = [self.record(message) for message in messages]
-        empty = {"type": "object", "properties": {}}
-        functions = [{"name": tool, "description": "", "parameters": empty} for tool in tools]
+        unknown = {"description": "", "parameters": {"type": "object", "properties": {}}}
+        functions = [{"name": tool, **unknown} if isinstance(tool, str) else tool for tool in tools]
+        functions = self.broken(functions, self.tokenizer.special)
         self.tools = [{"type": "function", "function": function} for function in functions]
 
     def record(self, message: Message) -> dict[str, Any]:
@@ -167,9 +173,14 @@ class Conversant:
         record: dict[str, Any] = {"role": message.role, "content": message.content}
         if message.tool_calls:
             record["tool_calls"] = [{"type": "function", "function": call} for call in message.tool_calls]
-        forbidden = frozenset(self.tokenizer.control if message.role == "assistant" else self.tokenizer.special)
+        return self.broken(record, self.tokenizer.control if message.role == "assistant" else self.tokenizer.special)
+
+    def broken(self, record: Any, forbidden: Iterable[str]) -> Any:
+        """JSON, its special tokens broken by the mark."""
         text = json.dumps(record, ensure_ascii=False)
-        return json.loads(splitter(forbidden).sub(lambda found: found[0][0] + self.mark + found[0][1:], text))
+        return json.loads(
+            splitter(frozenset(forbidden)).sub(lambda found: found[0][0] + self.mark + found[0][1:], text)
+        )
 
     def text(self, num_messages: int | None, generate: bool, **options: Any) -> str:
         """What the template makes of the first messages, marks included; None: of all."""
@@ -205,14 +216,14 @@ class Conversant:
         return ids, mask
 
 
-def render(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str], generate: bool) -> Rendered:
+def render(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Announced], generate: bool) -> Rendered:
     """See chat.render: the turns are marked that stand in the whole conversation as the model says them."""
     talk = Conversant(tokenizer, messages, tools)
     whole = talk.text(None, True, **THOUGHTLESS) if generate else talk.text(None, False)
     return talk.encode(whole, [] if generate else [(a, b) for text, a, b in talk.turns() if whole.startswith(text)])
 
 
-def lessons(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[str]) -> list[Rendered]:
+def lessons(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Announced]) -> list[Rendered]:
     """See chat.lessons: the whole conversation, and one up to each turn that does not stand in it."""
     talk = Conversant(tokenizer, messages, tools)
     whole, turns = talk.text(None, False), talk.turns()
