@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from nightschool.lab.credit import min_form, partial, placebo
+from nightschool.lab.assigners import implicit, implied, min_form, partial, placebo
 from nightschool.model.engine import Completion, Engine
 from nightschool.model.instinct import instinct
 from nightschool.model.sampling import Sampling

@@ -8,7 +8,8 @@ import pytest
 from test_report import Page
 
 from nightschool.lab import judge, report
-from nightschool.lab.credit import ARMS, GOAL, bars
+from nightschool.lab.credit import ARMS
+from nightschool.lab.credit_bars import GOAL, bars
 from nightschool.lab.statistics import bootstrap, first_crossing, iqm, paired
 
 

@@ -33,7 +33,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl.auditor import Auditor, Plan
-from nightschool.rl.batch import Average, Groups, in_groups, num_forward, to_batch, to_item, to_replay
+from nightschool.rl.batch import Average, Groups, in_groups, num_forward, to_batch, to_item, to_observed, to_replay
 from nightschool.rl.credit import ASSIGNERS, Assigner, potential, reached, reviewed
 from nightschool.rl.judge import learned
 from nightschool.rl.measures import lucky, measures, pass_at, shares
@@ -181,6 +181,7 @@ class Practice:
                 for a, credit in zip(group, given, strict=True)
                 if not leave_out or any(any(line) for line in given)
             ] or [to_item(tokenizer, groups[0][0], credits[0][0])]
+            items += [to_observed(tokenizer, a) for group in groups for a in group if a.verdict.observation]
             items += [to_replay(item) for item in replay.chunk(step)] if replay_tokens else []
             row |= measures(groups, credits) | {
                 "reward": reward,  # of attempts from the start
