@@ -17,6 +17,7 @@ FEWER = 2.0  # times fewer rollouts, and FLOPs, than the best of the three outco
 PLACEBO = 1.1
 NULL = 0.4  # a start above it
 OUTCOME_ARMS = ("outcome", "grpo", "dapo")
+SMALL_ARMS = ("small_outcome", "small_grpo", "small_dapo")
 
 
 def bars(arms: dict[str, list[Json]]) -> list[Json]:
@@ -36,9 +37,9 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
     def ratio(arm: str, key: str, against: str = "first_error") -> list[float]:
         return [a / b for a, b in zip(cost(arm, key), cost(against, key), strict=True)]
 
-    def gain(exam: str, over: str) -> tuple[list[float], Interval]:
+    def gain(exam: str, over: str, arm: str = "first_error") -> tuple[list[float], Interval]:
         """Differences of an exam on the same problems, and the 95% interval of their mean."""
-        rows = zip(arms["first_error"], arms[over], strict=True)
+        rows = zip(arms[arm], arms[over], strict=True)
         pairs = [paired(ours["right"][exam], theirs["right"][exam]) for ours, theirs in rows]
         means = [mean for mean, _ in pairs]
         half = 1.96 * sum(error**2 for _, error in pairs) ** 0.5 / len(pairs)
@@ -62,6 +63,19 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
         if "placebo" in arms:
             speed_up = ratio(best, "rollouts", "placebo")
             bar("placebo", speed_up, f"<= {PLACEBO}", lambda v, low, high: v <= PLACEBO)
+    if "small_first_error" in arms and (there := [arm for arm in (*OUTCOME_ARMS, *SMALL_ARMS) if arm in arms]):
+        best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
+        cheapest = min(there, key=lambda arm: iqm(cost(arm, "flops")))
+        highest = max(there, key=lambda arm: fmean(column(arm, "final")))
+        for name, over, key in (("rollouts", best, "rollouts"), ("flops", cheapest, "flops")):
+            bar(f"small {name} ({over})", ratio(over, key, "small_first_error"), "beside it", lambda v, low, high: None)
+        for exam in ("final", "longer"):
+            means, between = gain(exam, highest, "small_first_error")
+            bar(f"small {exam} (less {highest})", means, "beside it", lambda v, low, high: None, between)
+    if {"small_first_error", "maxrl", "small_maxrl"} <= arms.keys():
+        best = min(("maxrl", "small_maxrl"), key=lambda arm: iqm(cost(arm, "rollouts")))
+        speed_up = ratio(best, "rollouts", "small_first_error")
+        bar(f"small rollouts ({best})", speed_up, "beside it", lambda v, low, high: None)
     if "maxrl" in arms:
         bar("rollouts_vs_maxrl", ratio("maxrl", "rollouts"), "low > 1", lambda v, low, high: low > 1)
     if {"lucky_first_error", "lucky_outcome"} <= arms.keys():
