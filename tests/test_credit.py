@@ -275,8 +275,11 @@ def test_implicit_is_a_step_of_logistic_regression_on_the_log_ratio(engine: Engi
 
     with torch.no_grad():
         before = [log_p(a) for a in group]
-    lr = rate * going_on(model.config, False, muon=False)[0].embed_lr
-    adam = torch.optim.Adam(model.parameters(), lr, (0.9, 0.95), eps=1e-8)
+    plan, _ = going_on(model.config, False, muon=False)
+    adam = torch.optim.Adam(
+        [{"params": [p], "lr": rate * (plan.norm_lr if p.ndim == 1 else plan.embed_lr)} for p in model.parameters()],
+        betas=(0.9, 0.95),
+    )
     logits = torch.stack([beta * (log_p(a) - b).sum() for a, b in zip(group, before, strict=True)])
     right = torch.tensor([a.verdict.outcome for a in group])
     (-(right * logits.sigmoid().log() + (1 - right) * (1 - logits.sigmoid()).log()).mean()).backward()

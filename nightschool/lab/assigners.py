@@ -85,8 +85,8 @@ def implicit(start: Path, lr_scale: float, beta: float = 0.05) -> Assigner:
     """
     model, tokenizer = exchange.load(start / "checkpoint", torch.bfloat16)
     reference, _ = exchange.load(start / "checkpoint", torch.bfloat16)
-    rate = lr_scale * going_on(model.config, tokenizer.brought, muon=False)[0].embed_lr
-    optimizer = Optimizer(model, embed_lr=rate, norm_lr=rate, muon=False)
+    plan, _ = going_on(model.config, tokenizer.brought, muon=False)
+    optimizer = Optimizer(model, embed_lr=lr_scale * plan.embed_lr, norm_lr=lr_scale * plan.norm_lr, muon=False)
 
     def assign(group: Sequence[Attempt]) -> list[list[float]]:
         rewards = [[0.0] * (len(a.verdict.steps) + 1) for a in group]

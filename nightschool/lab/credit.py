@@ -7,7 +7,7 @@ A model of 140 thousand parameters learns running totals (world/totals.py) from 
 and slips as he does. Each arm practises from that one start (a seed draws the problems), by
 `nightschool rl` with the flags below: equal problems, attempts and optimizer, and a learning rate of its own, found by
 `--sweep` on another seed. Dev problems are for the curves; the final exam is on test problems, the same for all arms
-of a seed. Tiny models, and no more is claimed. `--scale gpu` is the same lab with a model of ten million parameters,
+of a seed. Tiny models, and no more is claimed. `--scale gpu` is the same lab with a model of twelve million parameters,
 taught ten times as long, and five seeds. But: it has been built and tried small on a CPU, and never run on a GPU.
 
     first_error          the arm in question
@@ -153,7 +153,7 @@ class Config:
     seeds: tuple[int, ...] = ()  # () = as many as the scale has
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for each arm's layout and learning rate instead, on seed 100
-    rates: tuple[float, ...] = (0.03125, 0.0625, 0.125)  # what the sweep tries; 1 = a rate of 0.004
+    rates: tuple[float, ...] = (0.03125, 0.0625, 0.125)  # what the sweep tries, of the rates by which a model goes on
     rate: float = 0.0  # one for all arms; 0 = what the sweep found for each
     rollouts: int = 12_288  # of an arm
     sweep_rollouts: int = 4_096
@@ -237,7 +237,7 @@ def practise(config: Config, arm: str, seed: int, setting: str, rollouts: int, o
             max_new_tokens=LONGEST,
             lr_scale=lr_scale,
             decay=0.0,
-            eval_every=1024 // an_update,
+            eval_every=min(1024, rollouts) // an_update,
             eval_n=512,
             eval_k=1,
             exam_n=0,
