@@ -60,9 +60,9 @@ def min_form(group: Sequence[Attempt], temperature: float = 0.1) -> list[list[fl
 
 def implied(group: Sequence[Attempt], rewards: Sequence[Sequence[float]]) -> list[list[float]]:
     """What follows a line, of its attempt's rewards by line, and the outcome: each less what the others have of it.
-    Rewards are of a size at which what follows a line comes to 1 at most; without that they ran away."""
-    most = max(abs(value) for lines in rewards for value in accumulate(reversed(lines)))
-    rewards = [[reward / (most or 1.0) for reward in lines] for lines in rewards]
+    Where what follows a line comes to more than 1, a group's rewards are scaled down to that, or they run away."""
+    most = max(1.0, *(abs(value) for lines in rewards for value in accumulate(reversed(lines))))
+    rewards = [[reward / most for reward in lines] for lines in rewards]
     outcomes, usual = [a.verdict.outcome for a in group], [fmean(lines) for lines in rewards]
 
     def others(values: Sequence[float], i: int) -> float:

@@ -31,6 +31,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -115,14 +116,13 @@ SMALL = ("4x4", "2x4", "1x8")
 LINES: Json = {"credit": "first_error"}
 OUTCOME: Json = {"credit": "outcome", "average": "token"}
 GRPO: Json = {"credit": "grpo", "average": "sequence"}
-DAPO: Json = {"credit": "grpo", "average": "token", "clip": "dapo"}
 MAXRL: Json = {"credit": "maxrl", "average": "token"}
 ARMS: dict[str, Arm] = {
     "first_error": Arm(LINES),
     "again": Arm(LINES | {"again": 4}, layouts=("6x1",), rollouts=16),
     "outcome": Arm(OUTCOME),
     "grpo": Arm(GRPO),
-    "dapo": Arm(DAPO),
+    "dapo": Arm({"credit": "grpo", "average": "token", "clip": "dapo"}),
     "maxrl": Arm(MAXRL),
     "placebo": Arm({"credit": "placebo"}, placebo, rates_of="first_error"),
     "partial": Arm({"credit": "partial", "average": "token"}, partial, rates_of="outcome"),
@@ -136,7 +136,6 @@ ARMS: dict[str, Arm] = {
     "small_first_error": Arm(LINES, layouts=SMALL),
     "small_outcome": Arm(OUTCOME, layouts=SMALL),
     "small_grpo": Arm(GRPO, layouts=SMALL),
-    "small_dapo": Arm(DAPO, layouts=SMALL),
     "small_maxrl": Arm(MAXRL, layouts=SMALL),
 }
 SWEEP_SEED = 100
@@ -315,24 +314,18 @@ def start_of(config: Config, arm: str, seed: int) -> float:
 
 
 def sweep(config: Config) -> Json:
-    """Each arm that has a setting of its own: the best layout at the middle rate, then there the best rate, by dev
-    pass@1 over the last two evaluations."""
+    """Each arm that has a setting of its own: the best rate or, of an arm with several layouts, the best of them at the
+    middle rate; by dev pass@1 over the last two evaluations."""
     tried: dict[str, dict[str, float]] = {}
-
-    def score(arm: str, layout: str, rate: float) -> float:
-        setting, found = f"{layout} {rate:g}", tried.setdefault(arm, {})
-        if setting not in found:
-            out = config.out / "sweep" / f"{arm}-{layout}-{rate:g}"
-            practise(config, arm, SWEEP_SEED, setting, config.sweep_rollouts, out)
-            found[setting] = fmean(share for _, share in curve(out)[-2:])
-            print(f"sweep {arm:12} {setting}: {found[setting]:.3f}", file=sys.stderr, flush=True)
-        return found[setting]
 
     middle = sorted(config.rates)[len(config.rates) // 2]
     for arm in (name for name in config.arms if not ARMS[name].rates_of):
-        layout = max(ARMS[arm].layouts, key=lambda layout: score(arm, layout, middle))
-        for rate in config.rates:
-            score(arm, layout, rate)
+        layouts = ARMS[arm].layouts
+        for layout, rate in product(layouts, [middle] if len(layouts) > 1 else config.rates):
+            setting, out = f"{layout} {rate:g}", config.out / "sweep" / f"{arm}-{layout}-{rate:g}"
+            practise(config, arm, SWEEP_SEED, setting, config.sweep_rollouts, out)
+            found = tried.setdefault(arm, {})[setting] = fmean(share for _, share in curve(out)[-2:])
+            print(f"sweep {arm:12} {setting}: {found:.3f}", file=sys.stderr, flush=True)
     publish(config.result("_sweep.json"), tried, [], [SWEEP_SEED], model=asdict(config.at.plan.model))
     return best_of(tried)
 

@@ -17,7 +17,7 @@ FEWER = 2.0  # times fewer rollouts, and FLOPs, than the best of the three outco
 PLACEBO = 1.1
 NULL = 0.4  # a start above it
 OUTCOME_ARMS = ("outcome", "grpo", "dapo")
-SMALL_ARMS = ("small_outcome", "small_grpo", "small_dapo")
+SMALL_ARMS = ("small_outcome", "small_grpo")
 
 
 def bars(arms: dict[str, list[Json]]) -> list[Json]:
