@@ -17,7 +17,10 @@ FEWER = 2.0  # times fewer rollouts, and FLOPs, than the best of the three outco
 PLACEBO = 1.1
 NULL = 0.4  # a start above it
 OUTCOME_ARMS = ("outcome", "grpo", "dapo")
-SMALL_ARMS = ("small_outcome", "small_grpo")
+RIVALS = {  # the outcome arms and MaxRL's that an arm is held against
+    "first_error": (OUTCOME_ARMS, ("maxrl",)),
+    "small_first_error": ((*OUTCOME_ARMS, "small_outcome", "small_grpo"), ("maxrl", "small_maxrl")),
+}
 
 
 def bars(arms: dict[str, list[Json]]) -> list[Json]:
@@ -34,10 +37,10 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
         """Rollouts, or FLOPs, until the goal; the whole budget where it was never reached: a lower bound."""
         return [row[key] / row["rollouts"] * first_crossing(row["curve"], GOAL, row["rollouts"]) for row in arms[arm]]
 
-    def ratio(arm: str, key: str, against: str = "first_error") -> list[float]:
+    def ratio(arm: str, key: str, against: str) -> list[float]:
         return [a / b for a, b in zip(cost(arm, key), cost(against, key), strict=True)]
 
-    def gain(exam: str, over: str, arm: str = "first_error") -> tuple[list[float], Interval]:
+    def gain(exam: str, arm: str, over: str) -> tuple[list[float], Interval]:
         """Differences of an exam on the same problems, and the 95% interval of their mean."""
         rows = zip(arms[arm], arms[over], strict=True)
         pairs = [paired(ours["right"][exam], theirs["right"][exam]) for ours, theirs in rows]
@@ -47,37 +50,33 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
 
     least, most = START
     bar("start", column("first_error", "start"), f"{least} to {most}", lambda v, low, high: least <= v <= most)
+    for ours, (outcome_arms, maxrl_arms) in RIVALS.items():
+        name = ours.removesuffix("first_error").replace("_", " ")  # "small "
+        there = [arm for arm in outcome_arms if arm in arms and ours in arms]
+        if there:
+            best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
+            cheapest = min(there, key=lambda arm: iqm(cost(arm, "flops")))
+            highest = max(there, key=lambda arm: fmean(column(arm, "final")))
+            fewer, cheaper = ratio(best, "rollouts", ours), ratio(cheapest, "flops", ours)
+            bar(f"{name}rollouts_vs_grpo ({best})", fewer, f">= {FEWER}", lambda v, low, high: v >= FEWER)
+            bar(f"{name}flops ({cheapest})", cheaper, f">= {FEWER}", lambda v, low, high: v >= FEWER)
+            for exam in ("final", "longer"):
+                means, between = gain(exam, ours, highest)
+                asked = f"low >= {LOSS}"
+                bar(f"{name}{exam} (less {highest})", means, asked, lambda v, low, high: low >= LOSS, between)
+        if there := [arm for arm in maxrl_arms if arm in arms and ours in arms]:
+            best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
+            bar(f"{name}rollouts_vs_maxrl", ratio(best, "rollouts", ours), "low > 1", lambda v, low, high: low > 1)
     if there := [arm for arm in OUTCOME_ARMS if arm in arms]:
         best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
         cheapest = min(there, key=lambda arm: iqm(cost(arm, "flops")))
-        highest = max(there, key=lambda arm: fmean(column(arm, "final")))
-        bar(f"rollouts_vs_grpo ({best})", ratio(best, "rollouts"), f">= {FEWER}", lambda v, low, high: v >= FEWER)
-        bar(f"flops ({cheapest})", ratio(cheapest, "flops"), f">= {FEWER}", lambda v, low, high: v >= FEWER)
-        for exam in ("final", "longer"):
-            means, between = gain(exam, highest)
-            bar(f"{exam} (less {highest})", means, f"low >= {LOSS}", lambda v, low, high: low >= LOSS, between)
-        if "again" in arms:
-            speed_up = ratio(best, "rollouts", "again")
-            bar("rollouts of again", speed_up, "beside it", lambda v, low, high: None)
-            bar("flops of again", ratio(cheapest, "flops", "again"), "beside it", lambda v, low, high: None)
+        for arm in ("again", "implicit", "shown"):
+            if arm in arms:
+                bar(f"rollouts of {arm}", ratio(best, "rollouts", arm), "beside it", lambda v, low, high: None)
+                bar(f"flops of {arm}", ratio(cheapest, "flops", arm), "beside it", lambda v, low, high: None)
         if "placebo" in arms:
-            speed_up = ratio(best, "rollouts", "placebo")
-            bar("placebo", speed_up, f"<= {PLACEBO}", lambda v, low, high: v <= PLACEBO)
-    if "small_first_error" in arms and (there := [arm for arm in (*OUTCOME_ARMS, *SMALL_ARMS) if arm in arms]):
-        best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
-        cheapest = min(there, key=lambda arm: iqm(cost(arm, "flops")))
-        highest = max(there, key=lambda arm: fmean(column(arm, "final")))
-        for name, over, key in (("rollouts", best, "rollouts"), ("flops", cheapest, "flops")):
-            bar(f"small {name} ({over})", ratio(over, key, "small_first_error"), "beside it", lambda v, low, high: None)
-        for exam in ("final", "longer"):
-            means, between = gain(exam, highest, "small_first_error")
-            bar(f"small {exam} (less {highest})", means, "beside it", lambda v, low, high: None, between)
-    if {"small_first_error", "maxrl", "small_maxrl"} <= arms.keys():
-        best = min(("maxrl", "small_maxrl"), key=lambda arm: iqm(cost(arm, "rollouts")))
-        speed_up = ratio(best, "rollouts", "small_first_error")
-        bar(f"small rollouts ({best})", speed_up, "beside it", lambda v, low, high: None)
-    if "maxrl" in arms:
-        bar("rollouts_vs_maxrl", ratio("maxrl", "rollouts"), "low > 1", lambda v, low, high: low > 1)
+            fewer = ratio(best, "rollouts", "placebo")
+            bar("placebo", fewer, f"<= {PLACEBO}", lambda v, low, high: v <= PLACEBO)
     if {"lucky_first_error", "lucky_outcome"} <= arms.keys():
         upweight, rate = "wrong_step_upweight_rewarded", "lucky_rate"
         bar("upweight", column("lucky_first_error", upweight), f"<= {UPWEIGHT}", lambda v, low, high: v <= UPWEIGHT)
