@@ -148,7 +148,7 @@ PRACTISED = ("wrong_step_upweight", "wrong_step_upweight_rewarded", "credit_auc"
 class Config:
     out: Path = Path("life/lab-credit")  # run folders, one an arm and seed; a killed lab goes on from them
     results: Path = Path("results")  # credit.json, credit.html and, with sweep, credit_sweep.json; credit_gpu.json, …
-    scale: Literal["cpu", "gpu"] = "cpu"
+    scale: Literal["cpu", "gpu"] = "cpu"  # gpu = a larger model, taught for longer, and more seeds
     seeds: tuple[int, ...] = ()  # () = as many as the scale has
     arms: tuple[str, ...] = tuple(ARMS)
     sweep: bool = False  # look for each arm's layout and learning rate instead, on seed 100
@@ -338,10 +338,13 @@ def main(config: Config) -> Json:
     if config.sweep:
         return sweep(config)
     path = config.result("_sweep.json")
-    if not (config.rate or path.exists()):
-        raise UserError(f"no {path}; run `nightschool lab credit --sweep` first, so that all arms are tuned alike")
     at_once = {name: f"{arm.layouts[0]} {config.rate:g}" for name, arm in ARMS.items()}
-    best = at_once if config.rate else best_of(read_json(path)["arms"])
+    best = at_once if config.rate else best_of(read_json(path)["arms"]) if path.exists() else {}
+    if missing := {ARMS[arm].rates_of or arm for arm in config.arms} - best.keys():
+        command = f"nightschool lab credit{'' if config.scale == 'cpu' else f' --scale {config.scale}'} --sweep"
+        raise UserError(
+            f"no setting of {', '.join(sorted(missing))} in {path}; run `{command}` first: all arms are tuned alike"
+        )
 
     def row(arm: str, seed: int) -> Json:
         out = config.out / f"seed-{seed}" / arm
