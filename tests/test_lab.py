@@ -79,7 +79,6 @@ def test_bars_by_hand() -> None:
     assert found["longer"]["value"] == pytest.approx(-0.04)
     assert not found["longer"]["holds"]
     assert found["small rollouts_vs_grpo"]["value"] == pytest.approx(300 / 100)  # small_grpo's; grpo took 500
-    assert found["small rollouts_vs_maxrl"]["value"] == pytest.approx(300 / 100)
 
 
 def test_the_page_shows_what_the_lab_found(tmp_path: Path) -> None:

@@ -116,14 +116,13 @@ SMALL = ("4x4", "2x4", "1x8")
 LINES: Json = {"credit": "first_error"}
 OUTCOME: Json = {"credit": "outcome", "average": "token"}
 GRPO: Json = {"credit": "grpo", "average": "sequence"}
-MAXRL: Json = {"credit": "maxrl", "average": "token"}
 ARMS: dict[str, Arm] = {
     "first_error": Arm(LINES),
     "again": Arm(LINES | {"again": 4}, layouts=("6x1",), rollouts=16),
     "outcome": Arm(OUTCOME),
     "grpo": Arm(GRPO),
     "dapo": Arm({"credit": "grpo", "average": "token", "clip": "dapo"}),
-    "maxrl": Arm(MAXRL),
+    "maxrl": Arm({"credit": "maxrl", "average": "token"}),
     "placebo": Arm({"credit": "placebo"}, placebo, rates_of="first_error"),
     "partial": Arm({"credit": "partial", "average": "token"}, partial, rates_of="outcome"),
     "lucky_first_error": Arm(LINES | {"task": "totals_lucky"}, rates_of="first_error"),
@@ -134,9 +133,7 @@ ARMS: dict[str, Arm] = {
     "implicit": Arm({"credit": "implicit", "average": "token"}, learner=implicit, passes=1 + 2 / 3),
     "shown": Arm(OUTCOME | {"task": "totals_shown"}),
     "small_first_error": Arm(LINES, layouts=SMALL),
-    "small_outcome": Arm(OUTCOME, layouts=SMALL),
     "small_grpo": Arm(GRPO, layouts=SMALL),
-    "small_maxrl": Arm(MAXRL, layouts=SMALL),
 }
 SWEEP_SEED = 100
 LONGEST = 64  # tokens of an attempt

@@ -17,10 +17,7 @@ FEWER = 2.0  # times fewer rollouts, and FLOPs, than the best of the three outco
 PLACEBO = 1.1
 NULL = 0.4  # a start above it
 OUTCOME_ARMS = ("outcome", "grpo", "dapo")
-RIVALS = {  # the outcome arms and MaxRL's that an arm is held against
-    "first_error": (OUTCOME_ARMS, ("maxrl",)),
-    "small_first_error": ((*OUTCOME_ARMS, "small_outcome", "small_grpo"), ("maxrl", "small_maxrl")),
-}
+RIVALS = {"first_error": OUTCOME_ARMS, "small_first_error": (*OUTCOME_ARMS, "small_grpo")}
 
 
 def bars(arms: dict[str, list[Json]]) -> list[Json]:
@@ -50,10 +47,9 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
 
     least, most = START
     bar("start", column("first_error", "start"), f"{least} to {most}", lambda v, low, high: least <= v <= most)
-    for ours, (outcome_arms, maxrl_arms) in RIVALS.items():
+    for ours, rivals in RIVALS.items():
         name = ours.removesuffix("first_error").replace("_", " ")  # "small "
-        there = [arm for arm in outcome_arms if arm in arms and ours in arms]
-        if there:
+        if there := [arm for arm in rivals if arm in arms and ours in arms]:
             best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
             cheapest = min(there, key=lambda arm: iqm(cost(arm, "flops")))
             highest = max(there, key=lambda arm: fmean(column(arm, "final")))
@@ -64,9 +60,6 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
                 means, between = gain(exam, ours, highest)
                 asked = f"low >= {LOSS}"
                 bar(f"{name}{exam} (less {highest})", means, asked, lambda v, low, high: low >= LOSS, between)
-        if there := [arm for arm in maxrl_arms if arm in arms and ours in arms]:
-            best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
-            bar(f"{name}rollouts_vs_maxrl", ratio(best, "rollouts", ours), "low > 1", lambda v, low, high: low > 1)
     if there := [arm for arm in OUTCOME_ARMS if arm in arms]:
         best = min(there, key=lambda arm: iqm(cost(arm, "rollouts")))
         cheapest = min(there, key=lambda arm: iqm(cost(arm, "flops")))
@@ -77,6 +70,9 @@ def bars(arms: dict[str, list[Json]]) -> list[Json]:
         if "placebo" in arms:
             fewer = ratio(best, "rollouts", "placebo")
             bar("placebo", fewer, f"<= {PLACEBO}", lambda v, low, high: v <= PLACEBO)
+    if "maxrl" in arms:
+        fewer = ratio("maxrl", "rollouts", "first_error")
+        bar("rollouts_vs_maxrl", fewer, "low > 1", lambda v, low, high: low > 1)
     if {"lucky_first_error", "lucky_outcome"} <= arms.keys():
         upweight, rate = "wrong_step_upweight_rewarded", "lucky_rate"
         bar("upweight", column("lucky_first_error", upweight), f"<= {UPWEIGHT}", lambda v, low, high: v <= UPWEIGHT)
