@@ -60,6 +60,7 @@ from nightschool.__main__ import main
         ("lab dream --results {out}", "run `nightschool lab dream --sweep` first"),
         ("lab credit --arms grop --results {out}", "no such arms: grop"),
         ("lab credit --results {out}", "run `nightschool lab credit --sweep` first"),
+        ("lab credit --scale gpu --results {out}", "run `nightschool lab credit --scale gpu --sweep` first"),
         ("rl --group-size 0", "group_size must be at least 1; got 0"),
         ("rl --again 0", "one attempt has none to be compared with; raise group_size or again"),
         ("rl --credit outcome", "credit outcome compares whole attempts; add --again 0 --group-size 8 --problems 8"),

@@ -2,24 +2,29 @@
 
 import math
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from nightschool.lab.credit import min_form, partial, placebo
+from nightschool.lab.assigners import implicit, implied, min_form, partial, placebo
+from nightschool.model import exchange
 from nightschool.model.engine import Completion, Engine
 from nightschool.model.instinct import instinct
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import ModelConfig, Transformer
+from nightschool.rl.batch import to_observed
 from nightschool.rl.credit import first_error, grpo, line_of_tokens, maxrl, outcome, potential, reviewed
 from nightschool.rl.measures import auc, measures, pass_at
 from nightschool.rl.potential import monte_carlo, starts_of_lines, value
 from nightschool.rl.update import HIGH, LOW, policy
 from nightschool.tasks.attempt import Attempt, attempt, resume, turns_of
-from nightschool.tasks.task import Task, Verdict, lines_of
+from nightschool.tasks.task import Task, Verdict, lines_of, verify_and_show
 from nightschool.text import chat
 from nightschool.text import tokenizer as tokenizers
 from nightschool.text.packing import Item, collate
+from nightschool.train.plan import going_on
 from nightschool.world.problem import Problem
 
 PROBLEM = Problem("arithmetic", "add", "k", "1+1", "2", steps=("1+1=2",))
@@ -87,6 +92,15 @@ def test_placebo_deals_the_same_verdicts_to_others() -> None:
     assert placebo(GROUP) == placebo(GROUP)
     ragged = [*GROUP, attempt_of(0.0, (True,), 1), attempt_of(0.0, (True, True, True, False), 3)]
     assert [len(c) for c in placebo(ragged)] == [3, 3, 3, 3, 2, 5]  # one was as long as another's verdict, and crashed
+
+
+def test_implied_by_hand() -> None:
+    """What follows the lines comes to 2, 1, 0 and -1, 0, 0: the rewards are halved. The means by line are then 1/3 and
+    -1/6, and each attempt is held against the other's."""
+    pair = [GROUP[0], GROUP[1]]
+    credits = implied(pair, [[1.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    assert credits[0] == pytest.approx([1 + 3 / 2, 1 + 5 / 6, 1 + 1 / 6])
+    assert credits[1] == pytest.approx([-1 - 3 / 2, -1 - 2 / 3, -1 - 1 / 3])
 
 
 def test_pass_at_by_hand() -> None:
@@ -237,6 +251,75 @@ def test_value_is_ridge_regression_on_the_other_groups(engine: Engine) -> None:
     )
     expected = ((x[-own:] - centre) @ weights + mean).clamp(0, 1)
     assert [v for line in values[-1] for v in line] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_implicit_is_a_step_of_logistic_regression_on_the_log_ratio(engine: Engine, tmp_path: Path) -> None:
+    """Against the plain formula and torch's Adam: sigmoid(beta x how much likelier than the start)."""
+    beta, rate = 0.05, 0.25
+    model, tokenizer = Transformer(engine.decoder.config), engine.tokenizer
+    model.init_weights(0)
+    instinct(model, 0)
+    exchange.save(tmp_path / "checkpoint", model, tokenizer, "card")
+    group = []
+    for said, right in (("1+1\n=2", 1.0), ("2", 0.0), ("Answer\n\n1", 0.0)):
+        ids = [*tokenizer.encode(said), tokenizer.turn_end]
+        made = Completion([1, 7], ids, [0.0] * len(ids), [1] * len(ids), "end")
+        steps = (bool(right),) * (said.count("\n") + 1)
+        group.append(Attempt(PROBLEM, made, turns_of(tokenizer, made), Verdict(right, steps)))
+    credits = implicit(tmp_path, rate, beta)(group)
+
+    def log_p(a: Attempt) -> torch.Tensor:
+        ids, start = [*a.completion.prompt_ids, *a.completion.ids], len(a.completion.prompt_ids)
+        every = model.to(torch.float32)(torch.tensor([ids]))[0].log_softmax(-1)
+        return every[range(start - 1, len(ids) - 1), ids[start:]]
+
+    with torch.no_grad():
+        before = [log_p(a) for a in group]
+    plan, _ = going_on(model.config, False, muon=False)
+    adam = torch.optim.Adam(
+        [{"params": [p], "lr": rate * (plan.norm_lr if p.ndim == 1 else plan.embed_lr)} for p in model.parameters()],
+        betas=(0.9, 0.95),
+    )
+    logits = torch.stack([beta * (log_p(a) - b).sum() for a, b in zip(group, before, strict=True)])
+    right = torch.tensor([a.verdict.outcome for a in group])
+    (-(right * logits.sigmoid().log() + (1 - right) * (1 - logits.sigmoid()).log()).mean()).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    adam.step()
+    rewards = []
+    for a, b in zip(group, before, strict=True):
+        likelier = (log_p(a) - b).tolist()
+        lines = [0.0] * (len(a.verdict.steps) + 1)
+        for line, nats in zip(line_of_tokens(tokenizer, a), likelier, strict=True):
+            lines[line] += beta * nats
+        rewards.append(lines)
+    for ours, theirs in zip(credits, implied(group, rewards), strict=True):
+        assert ours == pytest.approx(theirs, abs=0.005)  # the lab's models compute in bfloat16
+    assert credits[0][0] != outcome(group)[0][0]
+    alike = [replace(a, verdict=replace(a.verdict, outcome=1.0)) for a in group]
+    assert not any(any(line) for line in implicit(tmp_path, rate, beta)(alike))
+
+
+def test_what_the_world_shows_stands_in_place_of_the_first_wrong_line(small: tokenizers.Tokenizer) -> None:
+    problem = Problem("sums", "add", "k", "1+1", "4", steps=("1", "2"), closing="4")
+    for said, kept, shown in (
+        ("1\n3\n4", "1\n", "2"),
+        ("2\n3", "", "1"),
+        ("1\n2", "1\n2", "\n4"),  # stopped too early
+        ("1\n2\n4", "", ""),
+        ("1\n2\n4\n5", "", ""),  # it should have stopped: no line to show
+    ):
+        ids = [*small.encode(said), small.turn_end]
+        made = Completion([1, 7], ids, [0.0] * len(ids), [1] * len(ids), "end")
+        transcript = turns_of(small, made)
+        a = Attempt(problem, made, transcript, verify_and_show(problem, transcript))
+        assert a.verdict.observation == shown.strip()
+        if shown:
+            item = to_observed(small, a)
+            answer = small.encode(shown)
+            assert item.ids == [1, 7, *small.encode(kept), *answer]
+            expected = [0.0] * (len(item.ids) - len(answer)) + [1.0] * len(answer)
+            assert item.mask == item.streams["ce_weight"] == expected
+            assert not any(item.streams["share"])
 
 
 def test_dapo_clip_is_the_plain_formula() -> None:

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_report import Page
 
 from nightschool.lab import judge, report
-from nightschool.lab.credit import ARMS, GOAL, bars
+from nightschool.lab.credit import ARMS, SCALES, SMALL
+from nightschool.lab.credit_bars import GOAL, bars
 from nightschool.lab.statistics import bootstrap, first_crossing, iqm, paired
+from nightschool.model.transformer import Transformer
+from nightschool.train.plan import num_parameters
 
 
 def test_iqm_by_hand() -> None:
@@ -50,6 +54,7 @@ def row(seed: int, reach: float, **more: Any) -> dict[str, Any]:
 def made_up() -> dict[str, list[dict[str, Any]]]:
     reach = {"first_error": 200, "outcome": 900, "grpo": 500, "dapo": 800, "maxrl": 300, "placebo": 5000}
     arms = {arm: [row(s, r) for s in range(3)] for arm, r in reach.items()}
+    arms |= {"small_first_error": [row(s, 100) for s in range(3)], "small_grpo": [row(s, 300) for s in range(3)]}
     arms["lucky_first_error"] = [row(s, 200) for s in range(3)]
     arms["lucky_outcome"] = [row(s, 200, lucky_rate=0.5, wrong_step_upweight_rewarded=1.0) for s in range(3)]
     right, worse = [1.0] * 900 + [0.0] * 100, [1.0] * 860 + [0.0] * 140
@@ -73,6 +78,7 @@ def test_bars_by_hand() -> None:
     assert found["final"]["holds"]
     assert found["longer"]["value"] == pytest.approx(-0.04)
     assert not found["longer"]["holds"]
+    assert found["small rollouts_vs_grpo"]["value"] == pytest.approx(300 / 100)  # small_grpo's; grpo took 500
 
 
 def test_the_page_shows_what_the_lab_found(tmp_path: Path) -> None:
@@ -95,9 +101,17 @@ def test_the_page_shows_what_the_lab_found(tmp_path: Path) -> None:
 
 def test_arms_differ_in_credit_alone() -> None:
     for name, arm in ARMS.items():
-        draws = {"problems", "group_size", "again"} if name == "again" else set()
-        assert set(arm.flags) <= {"credit", "average", "clip", "task"} | draws, name
+        assert set(arm.flags) <= {"credit", "average", "clip", "task", *(["again"] if name == "again" else [])}, name
+        assert arm.layouts in (("2x16",), SMALL, ("6x1",)), name
         assert not arm.rates_of or ARMS[arm.rates_of].rates_of == "", name
+
+
+def test_the_scale_of_a_gpu_is_built() -> None:
+    with torch.device("meta"):
+        model = Transformer(SCALES["gpu"].plan.model)
+    assert sum(p.numel() for p in model.parameters()) == num_parameters(SCALES["gpu"].plan.model)
+    assert 5e6 < num_parameters(SCALES["gpu"].plan.model) < 20e6
+    assert len(SCALES["gpu"].seeds) >= 5
 
 
 def test_bars_of_the_judge_by_hand() -> None:

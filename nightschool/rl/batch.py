@@ -1,11 +1,13 @@
-"""Groups of attempts with their credit -> what the update takes. The prompt and what tools said have weight 0."""
+"""Groups of attempts with their credit -> what the update takes. The prompt and what tools said have weight 0; a line
+that the world puts in place of a wrong one is an item of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from nightschool.rl.credit import spread
+from nightschool.rl.credit import reached, spread
+from nightschool.rl.potential import starts_of_lines
 from nightschool.tasks.attempt import Attempt
 from nightschool.text.packing import Batch, Item, collate
 from nightschool.text.tokenizer import Tokenizer
@@ -49,6 +51,16 @@ def to_items(tokenizer: Tokenizer, groups: Groups, credits: Credits, average: Av
 def to_replay(item: Item) -> Item:
     zero = [0.0] * len(item.ids)
     return Item(item.ids, item.mask, {"adv": zero, "old_logp": zero, "share": zero, "ce_weight": item.mask})
+
+
+def to_observed(tokenizer: Tokenizer, attempt: Attempt) -> Item:
+    """The line that the world put in place of an attempt's first wrong one, after the right ones: learned like a page,
+    whatever the reward was. But: the attempt has one turn."""
+    made, line = attempt.completion, reached(attempt)
+    before = made.prompt_ids + made.ids[: starts_of_lines(tokenizer, attempt)[line]]
+    stopped = 0 < line == len(attempt.verdict.steps)  # and should have begun another line
+    answer = tokenizer.encode("\n" * stopped + attempt.verdict.observation)
+    return to_replay(Item(before + answer, [0.0] * len(before) + [1.0] * len(answer)))
 
 
 def to_batch(items: Sequence[Item], tokenizer: Tokenizer, cursor: dict[str, Any] | None = None) -> Batch:

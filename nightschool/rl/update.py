@@ -3,7 +3,7 @@
     adv        advantage of a sampled token; 0 elsewhere
     old_logp   its log-prob where it was sampled
     share      what a sampled token counts in the mean
-    ce_weight  weight of plain cross-entropy: replay of what must not be forgotten
+    ce_weight  weight of plain cross-entropy: replay of what must not be forgotten, what the world answered
 
 One update is made of each batch of attempts, so the ratio of new to old probability is 1 but for rounding and neither
 clip binds often; they are here because they are part of what methods are called. But: no second pass over a batch.

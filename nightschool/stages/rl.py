@@ -33,7 +33,7 @@ from nightschool.model.engine import Engine
 from nightschool.model.sampling import Sampling
 from nightschool.model.transformer import Transformer
 from nightschool.rl.auditor import Auditor, Plan
-from nightschool.rl.batch import Average, in_groups, num_forward, to_batch, to_items, to_replay
+from nightschool.rl.batch import Average, in_groups, num_forward, to_batch, to_items, to_observed, to_replay
 from nightschool.rl.credit import ASSIGNERS, Assigner
 from nightschool.rl.judge import learned
 from nightschool.rl.measures import measures, on_dev, rows_of
@@ -174,6 +174,7 @@ def batches(
         groups, credits, more_tokens = ranks.first(partial(credited, engine, task, groups, more, config.again, credit))
         credited_at = time.perf_counter()
         items = to_items(tokenizer, groups, credits, config.average, leave_out)
+        items += [to_observed(tokenizer, a) for group in groups for a in group if a.verdict.observation]
         pages = replay.chunk(step) if replay_tokens else []
         items += [to_replay(trim(page, context) if page.num_positions > context else page) for page in pages]
         row |= measures(groups, credits) | {

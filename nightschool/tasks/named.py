@@ -11,7 +11,7 @@ from nightschool.config import UserError, closest
 from nightschool.tasks.countdown import countdown, verify_countdown
 from nightschool.tasks.gsm8k import gsm8k
 from nightschool.tasks.sudoku import sudoku, verify_sudoku
-from nightschool.tasks.task import Task, Verdict, lines_of
+from nightschool.tasks.task import Task, Verdict, lines_of, verify_and_show
 from nightschool.tasks.world import PROBES, SKILLS, draw
 from nightschool.world.problem import Problem, Split
 from nightschool.world.programs import trace
@@ -34,6 +34,7 @@ TASKS: dict[str, Task] = {
     "totals": Task(totals),
     "totals_18": Task(lambda rng, split: totals(rng, split, (18, 18))),
     "totals_lucky": Task(lambda rng, split: totals(rng, split, lucky=True)),
+    "totals_shown": Task(totals, verify_and_show),
     "countdown": Task(countdown, verify_countdown),
     "sudoku": Task(sudoku, verify_sudoku),
 }

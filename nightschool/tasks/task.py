@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -23,6 +23,7 @@ class Verdict:
     steps: tuple[bool, ...] = ()  # one per line the model wrote (calls included, in order)
     first_error: int | None = None  # index of the first wrong line; len(steps) where the work stops too early
     feedback: str = ""  # why, in a few words
+    observation: str = ""  # the line that the world puts in place of the first wrong one; practice learns to say it
 
 
 def lines_of(transcript: Sequence[Message]) -> list[str]:
@@ -56,6 +57,13 @@ def verify_lines(problem: Problem, transcript: Sequence[Message]) -> Verdict:
     else:
         feedback = f"line {first_error + 1} should be: {gold[first_error]}"
     return Verdict(outcome, steps, first_error, feedback)
+
+
+def verify_and_show(problem: Problem, transcript: Sequence[Message]) -> Verdict:
+    """`verify_lines`, and the world shows the line that should stand where the first error is, if one should."""
+    verdict, gold = verify_lines(problem, transcript), lines_of(problem.messages[1:])
+    place = len(gold) if verdict.first_error is None else verdict.first_error
+    return replace(verdict, observation="".join(gold[place : place + 1]))
 
 
 def answer_call(problem: Problem, transcript: Sequence[Message], call: dict[str, Any]) -> str:
