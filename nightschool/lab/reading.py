@@ -5,12 +5,12 @@ checked against the documents, nearly as well as if the world's own grammar had 
 over and over, leaves nothing that can be asked for.
 
 A finished day's model (`quickstart`'s, or any run given with --start) meets a family of newcomers, another one for each
-seed: 60 facts in 8 documents. Each arm is a night as `nightschool night` has it, four fifths of it school again with
-`nightschool read`'s share of strangers; they differ in the last fifth. All arms cost equal FLOPs, those of writing and checking counted, so that whoever writes
-learns from fewer tokens. Asked are, closed-book, each fact in a wording that no training ever used, and each fact about
-somebody's relative ("Amina's brother"), which takes two facts that hardly any document tells together; and the day's
-skills on dev problems. But: a made-up town whose model was taught at school to ask and to look up; nights of one
-length, on a CPU; nothing is tuned for an arm, the rates are the night's.
+seed: 60 facts in 8 documents. Each arm is a night as `nightschool night` has it, four fifths of it school again, with
+the strangers of `nightschool read`; they differ in the last fifth. All arms cost equal FLOPs, those of writing and
+checking counted, so that whoever writes learns from fewer tokens. Asked are, closed-book, each fact in a wording that
+no training ever used, and each fact about somebody's relative ("Amina's brother"), which takes two facts that hardly
+any document tells together; and the day's skills on dev problems. But: a made-up town whose model was taught at school
+to ask and to look up; nights of one length, on a CPU; nothing is tuned for an arm, the rates are the night's.
 
     read            the model's own reflections that pass every check (night/forms.py)
     links           read, and two-hop questions that join two of its reflections
