@@ -300,6 +300,8 @@ def test_ask_says_that_it_does_not_know(start: Path, capsys: pytest.CaptureFixtu
     texts = str(start.parent / "texts")
     assert main(["ask", "Quo vadis?", "--documents", texts, "--run", str(start), "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out) == {"answer": "The text does not say.", "known": False, "citations": []}
+    assert main(["ask", "Quo vadis? " * 99, "--documents", texts, "--run", str(start), "--threads", "1"]) == 2
+    assert "this model has room for 352; shorten it" in capsys.readouterr().err
 
 
 # Lineage in corpora
