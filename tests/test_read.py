@@ -14,10 +14,11 @@ import pytest
 from nightschool.__main__ import main
 from nightschool.config import UserError
 from nightschool.model import exchange
+from nightschool.model.engine import Engine
 from nightschool.model.transformer import ModelConfig, Transformer
 from nightschool.night.forms import FORMS, agrees, exercises, names, shaped
 from nightschool.night.memory import Index, Passage, parts, sentences
-from nightschool.night.read import Exercise, Reflection, hold_out, reflect
+from nightschool.night.read import NO_ROOM, Exercise, Reflection, by_engine, hold_out, reflect
 from nightschool.stages import corpus
 from nightschool.stages.ask import cite
 from nightschool.text.document import record_of
@@ -31,36 +32,51 @@ SEMPER = "Dresden lies on the Elbe. Its opera house was designed by Gottfried Se
 PASSAGES = [Passage(ELBE, "elbe", "a.txt", gen=1), Passage(SEMPER, "semper", "b.txt")]
 
 
+BARGES = "Barges carry gravel on it."
+ASKS = "does not need both texts"
+
+
 @pytest.mark.parametrize(
-    ("kind", "text", "why"),
+    ("kind", "turns", "why"),
     [
-        ("question", "Question: What do barges carry?\nAnswer: gravel\nEvidence: Barges carry gravel on it.", ""),
-        ("question", '**Question:** What?\n\n**Answer:** gravel\n**Evidence:** "Barges carry gravel on it."', ""),
-        ("question", "Question: What do barges carry?\nAnswer: gravel", "does not have the lines asked for"),
-        ("question", "Barges carry gravel.", "does not have the lines asked for"),
-        ("question", "Question: What?\nAnswer: coal\nEvidence: Barges carry coal on it.", "quotes what the text"),
-        ("question", "Question: What of 1617?\nAnswer: it\nEvidence: Barges carry gravel on it.", "names who or what"),
-        ("question", "Question: Does Anna?\nAnswer: no\nEvidence: Barges carry gravel on it.", "names who or what"),
-        ("restatement", "Restatement: Gravel goes by boat.\nEvidence: Barges carry gravel on it.", ""),
-        ("restatement", "Restatement: barges carry gravel\nEvidence: Barges carry gravel on it.", "only copies"),
-        ("objection", "Objection: Only that?\nReply: Gravel, it says.\nEvidence: Barges carry gravel on it.", ""),
+        ("question", ("What do barges carry?", "gravel"), ""),
+        ("question", ('A nice one! **Question:** "What do barges carry?"', "**Answer:** Gravel.\n"), ""),
+        ("question", ("What is asked here? What do barges carry?", "They carry gravel on it."), ""),
+        ("question", ("Barges carry gravel.", "gravel"), "asks and answers nothing"),
+        ("question", ("What do barges carry?", " "), "asks and answers nothing"),
+        ("question", ("What is meant?", "gravel"), "asks or answers what its sentence does not say"),
+        ("question", ("What do barges carry?", "coal from the mine"), "asks or answers what its sentence does not say"),
+        ("question", ("What do barges carry?", "barges"), "asks or answers what its sentence does not say"),
+        ("question", ("What did barges carry in 1617?", "gravel"), "names who or what the text does not"),
+        ("question", ("What do barges carry?", "gravel, says Anna"), "names who or what the text does not"),
+        ("restatement", ("In other words: It is boats that carry gravel.",), ""),
+        ("restatement", ("barges carry gravel",), "only copies the text"),
+        ("restatement", ("It is busy.",), "says little of its sentence"),
+        ("objection", ("Is that all?", 'It says: "Barges carry gravel on it."'), ""),
+        ("objection", ("Is that all?", "Gravel, it says."), "quotes nothing of the text"),
     ],
 )
-def test_any_text(kind: str, text: str, why: str) -> None:
-    made = shaped(Exercise(kind, (PASSAGES[0],), ("",)), [text])
-    assert made.why.startswith(why) if why else made.kept
+def test_any_text(kind: str, turns: tuple[str, ...], why: str) -> None:
+    made = shaped(Exercise(kind, (PASSAGES[0],), ("",) * len(turns), BARGES), turns)
+    assert made.why == why
     assert (made.parents, made.gen) == (("elbe",), 2)
+    if kind == "question" and not why:
+        assert made.turns[0] == "What do barges carry?"
 
 
-def test_a_link_quotes_both_texts() -> None:
-    asked = Exercise("link", tuple(PASSAGES), ("",))
-    text = "Question: Which river is by Semper's house?\nAnswer: the Elbe\nEvidence: Dresden lies on the Elbe.\n"
-    one, other = "Evidence: Barges carry gravel on it.\n", "Evidence: Dresden lies on the Elbe.\n"
-    lines = "Question: What is carried past Semper's house?\nAnswer: gravel\n"
-    assert shaped(asked, [lines + one + other]).parents == ("elbe", "semper")
-    assert shaped(asked, [lines + one + other]).kept
-    assert not shaped(asked, [lines + other + one]).kept
-    assert not shaped(asked, [text]).kept
+@pytest.mark.parametrize(
+    ("question", "answer", "why"),
+    [
+        ("Where does the river by Gottfried Semper's house end?", "in the North Sea", ""),
+        ("Who designed the opera house of the city before the North Sea?", "Gottfried Semper", ""),
+        ("Which river is by Semper's house?", "the Elbe", ASKS),  # his text alone says it
+        ("Who designed the opera house?", "Gottfried Semper", ASKS),
+        ("Where does it end?", "in the North Sea", ASKS),
+    ],
+)
+def test_a_link_needs_both_texts(question: str, answer: str, why: str) -> None:
+    made = shaped(Exercise("link", tuple(PASSAGES), ("", ""), BARGES), (question, answer))
+    assert (made.why, made.parents) == (why, ("elbe", "semper"))
 
 
 def test_a_discussion_alternates_and_quotes() -> None:
@@ -73,27 +89,36 @@ def test_a_discussion_alternates_and_quotes() -> None:
     assert shaped(asked, [said[0]] * 4).why == "is no talk of two"
 
 
-def test_readers_take_turns_and_the_second_answers_again() -> None:
-    asked = exercises(PASSAGES, [24, 0])
-    assert {e.sentence for e in asked} == set(sentences(ELBE))
+def test_readers_take_turns_and_who_did_not_answer_answers_again() -> None:
+    asked = [e for e in exercises(PASSAGES, [24, 0]) if e.sentence == BARGES]
     assert {e.kind for e in asked} == {"question", "restatement", "objection", "link", "discussion"}
     seen: list[tuple[str, str]] = []
 
     def reader(name: str, answer: str):  # type: ignore[no-untyped-def]
         def read(prompts: list[str], temperature: float, seed: int) -> list[str]:
             seen.extend((name, prompt) for prompt in prompts)
-            if not temperature:
-                return [answer] * len(prompts)
-            lines = "Question: What do barges carry?\nAnswer: gravel\nEvidence: Barges carry gravel on it."
-            return [lines if "three lines\nQuestion" in prompt else f"{name} {prompt[-40:]}" for prompt in prompts]
+            asks = "What do barges carry?" if name == "first" else answer
+            return [asks if temperature else answer] * len(prompts)
 
         return read
 
-    made = reflect(FORMS["any"], asked, (reader("first", "coal"), reader("second", "gravel")), seed=0)
+    made = reflect(FORMS["any"], asked, (reader("first", "the gravel"), reader("second", "gravel")), seed=0)
     assert {r.why for r in made if r.kind == "question"} == {""}
+    assert ("first", f"{BARGES}\n\nWrite one short question about this.") in seen, "it loses the sentence in a text"
+    again = f"{ELBE}\n\nWhat do barges carry?\n\nAnswer in a few words, from the text alone."
+    assert {name for name, prompt in seen if prompt == again} == {"first", "second"}
     assert any(name == "second" and "Answer the question above" in prompt for name, prompt in seen)
-    made = reflect(FORMS["any"], asked, (reader("first", "gravel"), reader("second", "coal")), seed=0)
+    made = reflect(FORMS["any"], asked, (reader("first", "coal"), reader("second", "gravel")), seed=0)
     assert {r.why for r in made if r.kind == "question"} == {"is answered otherwise when asked again"}
+
+
+def test_what_does_not_fit_is_said(start: Path) -> None:
+    engine = Engine(*exchange.load(start / "checkpoint"), slots=4)
+    reader = by_engine(engine, 8)
+    long = Passage("The Elbe flows on. " * 200, "long")
+    assert reader([ELBE, long.text], 0, 0)[1] == NO_ROOM
+    made = reflect(FORMS["any"], exercises([long], [3]), (reader, reader), 0)
+    assert {r.why for r in made if r.kind == "question"} == {NO_ROOM}
 
 
 @pytest.mark.parametrize(
@@ -159,11 +184,10 @@ class Reflector(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
         self.asked.append(prompt)
-        if found := re.search(r"and answer it: (.*)\n", prompt):
+        if found := re.match(r"(\w+ \w+).*\n\nWrite one short question", prompt):
             way = "abcdefghij"[self.asked.count(prompt) % 10]  # requests come in any order
-            *head, last = found[1].rstrip(".").split()
-            said = f"Question: how ends {head[0].lower()} {head[1]} ({way * 3})?\nAnswer: {last}\nEvidence: {found[1]}"
-        elif found := re.search(r"how ends (\w+ \w+) .*\nAnswer in", prompt):
+            said = f"Question: How ends {found[1].lower()} ({way * 3})?"
+        elif found := re.search(r"ow ends (\w+ \w+) .*\n\nAnswer in", prompt):
             said = next(s for s in sentences(prompt) if s.lower().startswith(found[1].lower())).rstrip(".").split()[-1]
         else:
             said = "I would rather not."
@@ -244,12 +268,12 @@ def test_the_alarm_undoes_the_night(start: Path, reflector: str, capsys: pytest.
     assert night["dreams"], "who has no school dreams"
 
 
-def test_a_peer_answers_again(start: Path, reflector: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_peer_answers(start: Path, reflector: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert read(start, "--reflector", reflector, "--peer", str(start), "--per-sentence", "2") == 1
     counts = json.loads(capsys.readouterr().out)["counts"]["question"]
-    assert counts["is answered otherwise when asked again"] == sum(counts.values()), "this peer knows nothing"
+    assert "kept" not in counts, "this peer knows nothing"
     answers = (start.parent / "read" / "told-peer.jsonl").read_text().splitlines()
-    assert len(answers) == sum(counts.values())
+    assert len(answers) >= sum(counts.values())
 
 
 def test_who_cannot_read_learns_nothing(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,15 +300,15 @@ def test_ask_says_that_it_does_not_know(start: Path, capsys: pytest.CaptureFixtu
     texts = str(start.parent / "texts")
     assert main(["ask", "Quo vadis?", "--documents", texts, "--run", str(start), "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out) == {"answer": "The text does not say.", "known": False, "citations": []}
+    assert main(["ask", "Quo vadis? " * 99, "--documents", texts, "--run", str(start), "--threads", "1"]) == 2
+    assert "this model has room for 352; shorten it" in capsys.readouterr().err
 
 
 # Lineage in corpora
 
 
 def test_lineage_comes_back_from_a_file(tmp_path: Path) -> None:
-    made = shaped(
-        Exercise("restatement", (PASSAGES[0],), ("",)), ["Restatement: Boats.\nEvidence: Barges carry gravel"]
-    )
+    made = shaped(Exercise("restatement", (PASSAGES[0],), ("",), BARGES), ["Boats carry the gravel."])
     record = json.loads(json.dumps(record_of(made.lesson)))
     assert document_of(record, "here") == made.lesson
     assert document_of({"text": "x", "kind": "news", "gen": 3}, "here").gen == 0, "others' columns mean other things"

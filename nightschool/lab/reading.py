@@ -5,12 +5,12 @@ checked against the documents, nearly as well as if the world's own grammar had 
 over and over, leaves nothing that can be asked for.
 
 A finished day's model (`quickstart`'s, or any run given with --start) meets a family of newcomers, another one for each
-seed: 60 facts in 8 documents. Each arm is a night as `nightschool night` has it, four fifths of it school again; they
-differ in the last fifth. All arms cost equal FLOPs, those of writing and checking counted, so that whoever writes
-learns from fewer tokens. Asked are, closed-book, each fact in a wording that no training ever used, and each fact about
-somebody's relative ("Amina's brother"), which takes two facts that hardly any document tells together; and the day's
-skills on dev problems. But: a made-up town whose model was taught at school to ask and to look up; nights of one
-length, on a CPU; nothing is tuned for an arm, the rates are the night's.
+seed: 60 facts in 8 documents. Each arm is a night as `nightschool night` has it, four fifths of it school again, with
+the strangers of `nightschool read`; they differ in the last fifth. All arms cost equal FLOPs, those of writing and
+checking counted, so that whoever writes learns from fewer tokens. Asked are, closed-book, each fact in a wording that
+no training ever used, and each fact about somebody's relative ("Amina's brother"), which takes two facts that hardly
+any document tells together; and the day's skills on dev problems. But: a made-up town whose model was taught at school
+to ask and to look up; nights of one length, on a CPU; nothing is tuned for an arm, the rates are the night's.
 
     read            the model's own reflections that pass every check (night/forms.py)
     links           read, and two-hop questions that join two of its reflections
@@ -19,7 +19,7 @@ length, on a CPU; nothing is tuned for an arm, the rates are the night's.
     wrong_document  reflections on another family: ours must stay unknown
     none            questions and answers about our names with no document before it and no check (info "none")
     unverified      all that has the form of a question with its answer, right or wrong
-    peer            read, but a second reader, raised on other data (--peer), answers each question again
+    peer            read, but a second reader, raised on other data (--peer), asks half; each answers the other's again
     during          read at the rates of school itself, as if the reflections had come before its end
     decay           reread with weight decay
     text_*          the same question about real text: lab/reading_text.py
@@ -51,7 +51,8 @@ from nightschool.night.gate import decide
 from nightschool.night.memory import Passage, told
 from nightschool.night.read import Exercise, Reader, Reflection, by_engine, by_topic, reflect
 from nightschool.runs import Run, read_json, read_jsonl, write_json, write_jsonl
-from nightschool.stages.night import LESSONS, fixed, precision, sit, sources_of
+from nightschool.stages.night import fixed, precision, sit, sources_of
+from nightschool.stages.read import LESSONS
 from nightschool.tasks.exam import exam
 from nightschool.text import chat
 from nightschool.text.document import Document, Message, record_of
@@ -172,7 +173,10 @@ def food(config: Config, arm: Arm, news: News, seed: int, engine: Engine) -> Foo
         second = counted(by_engine(other, ANSWER_TOKENS), other.tokenizer, spent)
     passages = [Passage(told(d), d.id) for d in news.documents]
     exercises = form.exercises(passages, [config.per_document] * len(passages))
-    if arm.checked:
+    if arm.peer:
+        halves = ((exercises[::2], (first, second)), (exercises[1::2], (second, first)))
+        made = outvoted([r for some, readers in halves for r in reflect(form, some, readers, seed)])
+    elif arm.checked:
         made = outvoted(reflect(form, exercises, (first, second), seed))
     else:
         written = first([f"{e.text}\n\n{e.asks[0]}" for e in exercises], form.temperature, seed)
@@ -249,7 +253,7 @@ def row_of(config: Config, name: str, seed: int) -> Json:
         ours, theirs = newcomers(seed), newcomers(seed + arm.family)
         made = food(config, arm, theirs, seed, engine)
         write_jsonl(run.path("lineage.jsonl"), (record_of(d) for topic in made.topics for d in topic))
-        lessons = sources_of([name for name in ours.strangers if name in theirs.strangers])
+        lessons = sources_of([name for name in ours.strangers if name in theirs.strangers], together=1)
         plan, row_length = going_on(model.config, words.brought)
         tokens = config.tokens - made.forwarded // 3
         shares = {k: config.replay * v / sum(LESSONS.values()) for k, v in LESSONS.items()}

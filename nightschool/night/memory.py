@@ -103,5 +103,5 @@ class Index:
 def look_up(index: Index, read: Sequence[Passage], question: str, tokenizer: Tokenizer, room: int) -> list[Passage]:
     """The passages that a question is about, best first, as many of the first few as fit into so many tokens."""
     found = [read[i] for i in index.search(question, MOST_PASSAGES)]
-    lengths = [len(tokenizer.encode(passage.text)) for passage in found]
+    lengths = [len(tokenizer.encode(f"{passage.text}\n\n")) for passage in found]
     return [passage for i, passage in enumerate(found) if sum(lengths[: i + 1]) <= room]

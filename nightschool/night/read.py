@@ -25,6 +25,7 @@ from nightschool.text.document import Document, Message
 ASKED_AGAIN = ("question", "link")  # kinds with one right answer
 HELD_OUT = ("question", "gap")
 CHAT_TOKENS = 64  # most that a chat's own tokens take beside the words
+NO_ROOM = "does not fit the context"  # in the place of an answer, and why nothing is made of it
 Reader = Callable[[Sequence[str], float, int], list[str]]  # (prompts, temperature, seed) -> what each is answered
 
 
@@ -36,6 +37,7 @@ class Exercise(NamedTuple):
     asks: tuple[str, ...]
     sentence: str = ""  # that it is about
     turns: tuple[str, ...] = ()  # what a program asked and answered, where no reader is needed
+    alone: bool = False  # the first ask stands without the passages
 
     @property
     def text(self) -> str:
@@ -94,7 +96,7 @@ def started(exercise: Exercise, kind: str, written: Sequence[str]) -> Reflection
 
 
 def by_engine(engine: Engine, max_new_tokens: int) -> Reader:
-    """A prompt that leaves no room for an answer gets none."""
+    """A prompt that leaves no room for an answer gets NO_ROOM."""
 
     def read(prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
         room = engine.context - max_new_tokens - CHAT_TOKENS
@@ -102,26 +104,33 @@ def by_engine(engine: Engine, max_new_tokens: int) -> Reader:
         fits = [i for i, length in enumerate(lengths) if length <= room]
         sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
         answers = dict(zip(fits, complete(engine, [prompts[i] for i in fits], sampling), strict=True))
-        return [answers.get(i, "") for i in range(len(prompts))]
+        return [answers.get(i, NO_ROOM) for i in range(len(prompts))]
 
     return read
 
 
 def reflect(form: Form, exercises: Sequence[Exercise], readers: tuple[Reader, Reader], seed: int) -> list[Reflection]:
-    """What the first reader writes about each, in turns with the second where there are several; the second answers
-    each question again."""
+    """What the first reader writes about each, in turns with the second where there are several; who did not
+    answer a question answers it again."""
     said: list[list[str]] = [[] for _ in exercises]
     for turn in range(max((len(e.asks) for e in exercises), default=0)):
         rows = [i for i, e in enumerate(exercises) if turn < len(e.asks)]
-        prompts = ["\n\n".join((exercises[i].text, *said[i], exercises[i].asks[turn])) for i in rows]
+        asked = [(exercises[i].text, *said[i], exercises[i].asks[turn]) for i in rows]
+        prompts = ["\n\n".join(a[not turn and exercises[i].alone :]) for i, a in zip(rows, asked, strict=True)]
         for i, text in zip(rows, readers[turn % 2](prompts, form.temperature, seed + turn), strict=True):
             said[i].append(text)
-    written = [form.shaped(e, texts) for e, texts in zip(exercises, said, strict=True)]
-    rows = [i for i, r in enumerate(written) if r.kept and r.kind in ASKED_AGAIN]
-    prompts = [f"{exercises[i].text}\n\n{form.again.format(written[i].turns[0])}" for i in rows]
-    for i, answer in zip(rows, readers[1](prompts, 0, seed), strict=True):
-        if not form.agrees(answer, written[i].turns[1]):
-            written[i] = replace(written[i], why="is answered otherwise when asked again")
+    written = [
+        replace(started(e, e.kind, texts), why=NO_ROOM) if NO_ROOM in texts else form.shaped(e, texts)
+        for e, texts in zip(exercises, said, strict=True)
+    ]
+    right = [r.kept and r.kind in ASKED_AGAIN for r in written]
+    for who, reader in enumerate(readers):
+        rows = [i for i, e in enumerate(exercises) if right[i] and len(e.asks) % 2 == who]
+        prompts = [f"{exercises[i].text}\n\n{form.again.format(written[i].turns[0])}" for i in rows]
+        for i, answer in zip(rows, reader(prompts, 0, seed), strict=True):
+            same = form.agrees(answer, written[i].turns[1])
+            why = NO_ROOM if answer == NO_ROOM else "" if same else "is answered otherwise when asked again"
+            written[i] = replace(written[i], why=why)
     return written
 
 

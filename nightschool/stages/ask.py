@@ -18,16 +18,15 @@ from nightschool.config import UserError, at_least
 from nightschool.device import Dtype, set_up
 from nightschool.model import exchange
 from nightschool.model.engine import Engine
-from nightschool.night.forms import LESS
+from nightschool.night.forms import content, holds
 from nightschool.night.memory import Index, Passage, look_up, passage_tokens, passages, sentences, words
-from nightschool.night.read import by_engine
+from nightschool.night.read import CHAT_TOKENS, by_engine
 from nightschool.serve.speaker import newest_checkpoint
 from nightschool.text.tokenizer import Tokenizer
 from nightschool.world.passages import UNKNOWN
 from nightschool.world.school import DONT_KNOW
 
 MOST_CITED = 3
-HELD = 0.6  # share of the answer's words that a sentence must have more of, to be cited for it
 ANSWER_TOKENS = 96
 
 
@@ -49,12 +48,10 @@ def cite(answer: str, question: str, read: list[Passage]) -> list[dict[str, str]
     """The sentences that hold most of what the answer's last line adds to the question, likeliest first; of these such
     as have a word of the question, if any does."""
     said = answer.strip().rpartition("\n")[2].removeprefix("Answer: ")
-    asked = {word for word in words(question) if len(word) > 1} - LESS
-    sought = set(words(said)) - LESS - asked
     pool = [(passage.place, sentence) for passage in read for sentence in sentences(passage.text)]
     order = Index([sentence for _, sentence in pool]).search(f"{question} {said}", len(pool))
-    holding = [pool[i] for i in order if len(sought & set(words(pool[i][1]))) > HELD * len(sought)]
-    holding = [pair for pair in holding if asked & set(words(pair[1]))] or holding
+    holding = [pool[i] for i in order if holds(pool[i][1], question, said)]
+    holding = [pair for pair in holding if content(question) & content(pair[1])] or holding
     return [{"file": place, "sentence": sentence} for place, sentence in holding[:MOST_CITED]]
 
 
@@ -64,8 +61,10 @@ def main(config: Config) -> dict[str, Any]:
     context = exchange.model_config(checkpoint).max_position_embeddings
     read = passages(config.documents, tokenizer, passage_tokens(context)) if config.documents else []
     index = Index([passage.text for passage in read])
-    room = context - ANSWER_TOKENS - len(tokenizer.encode(config.question)) - context // 8
-    found = look_up(index, read, config.question, tokenizer, room)
+    asked, room = len(tokenizer.encode(config.question)), context - ANSWER_TOKENS - CHAT_TOKENS
+    if asked > room:
+        raise UserError(f"the question has {asked:,} tokens and this model has room for {max(room, 0):,}; shorten it")
+    found = look_up(index, read, config.question, tokenizer, room - asked)
     if config.documents and not found:
         return told(UNKNOWN, [], known=False)
     model, tokenizer = exchange.load(checkpoint, set_up(config.threads, config.dtype).dtype)

@@ -91,9 +91,10 @@ def skills_of(strangers: Sequence[str]) -> dict[str, Task]:
     return {**SKILLS, "unknown": Task(lambda rng, split: school.unknown(rng, split, strangers))}
 
 
-def sources_of(strangers: Sequence[str]) -> dict[str, Source]:
-    """School again; of nobody but strangers does it say that it does not know them."""
-    unknown = school.spoken(school.several(lambda rng, split: school.unknown(rng, split, strangers), 2), earlier=0)
+def sources_of(strangers: Sequence[str], together: int = 2) -> dict[str, Source]:
+    """School again; of nobody but strangers does it say that it does not know them, `together` questions at a time."""
+    lesson = school.several(lambda rng, split: school.unknown(rng, split, strangers), together)
+    unknown = school.spoken(lesson, earlier=0)
     return {**school.SOURCES, "lesson/unknown": unknown}
 
 

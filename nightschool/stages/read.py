@@ -35,7 +35,8 @@ from nightschool.night.read import Form, Reader, Reflection, by_engine, by_topic
 from nightschool.night.sleep import Day, Night, sleep
 from nightschool.runs import Costs, Run, make_once, progress, read_json, read_jsonl, write_jsonl
 from nightschool.serve import client
-from nightschool.stages.night import LESSONS, heard_at_school, skills_of, sources_of
+from nightschool.stages import night
+from nightschool.stages.night import heard_at_school, skills_of, sources_of
 from nightschool.tasks.exam import exam
 from nightschool.text import sources
 from nightschool.text.corpus import encode
@@ -47,6 +48,8 @@ from nightschool.world.lexicon import FIRST_NAMES, NEW_NAMES
 
 CARD = "A small model of the Qwen3 architecture, raised by nightschool, after it has read some documents."
 TRIAL = 32  # reflections by which the form is chosen
+# A read's school has twice the night's share of strangers, each asked about alone: a second is answered by the first
+LESSONS = night.LESSONS | {"lesson/unknown": 0.2}
 MIN_ASKED = 4  # held-out questions without which nothing could be said of the morning
 
 
@@ -221,7 +224,7 @@ def main(config: Config) -> dict[str, Any]:
     corpora, of_school = ({}, {}) if config.school else corpora_of("sft", config.start, tokenizer)
     in_town = model.config == QUICKSTART.model and not (config.school or corpora)
     strangers = strangers_to(read)
-    lessons = sources_of(strangers)
+    lessons = sources_of(strangers, together=1)
     school = [document for path in sources.files_of(config.school) for document, _ in sources.documents(path)]
     shares = LESSONS if in_town else {"school": 1.0} if school else of_school
     food_tokens = sum(len(item.ids) for topic in food for item in encode(tokenizer, topic))
