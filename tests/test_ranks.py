@@ -85,7 +85,7 @@ def work(out: Path, counts: str, signal_at: int, signum: int) -> None:
             os.kill(os.getpid(), signum)  # torchrun passes on what Slurm has sent to all: not a user who will not wait
         return LOSSES[counts](model, batch)
 
-    optimizer = Optimizer(model, weight_decay=0.1, adam_weight_decay=0.01, dtype=torch.float32)
+    optimizer = Optimizer(model, weight_decay=0.1, dtype=torch.float32)
     run = Run.open(out, "tiny", Config())
     schedule = {"schedule": lambda done: 1 - 0.9 * done, "num_steps": NUM_STEPS}
     train(run, model, optimizer, batches, loss_fn, **schedule, save_seconds=0 if signum else 60)

@@ -33,7 +33,7 @@ class Config:
     top_p: float = 1.0  # keep the likeliest tokens that hold this share
     max_new_tokens: int = 256  # an answer's length in tokens, tool calls included
     seed: int | None = None  # None = other answers each time
-    tools: bool | None = None  # announce the calculator and the look-up; None = to a model raised here
+    tools: bool | None = None  # announce the calculator and the look-up; None = the first, to a model raised here
 
     def __post_init__(self) -> None:
         at_least(self, 0, "temperature", "top_p", "seed")
@@ -107,8 +107,10 @@ def main(config: Config) -> dict[str, Any]:
 
 def talk(console: Console, speaker: Speaker, config: Config) -> dict[str, Any]:
     """Read lines and answer them until the input ends -> headline: turns and the median first token in ms."""
-    at_hand = not speaker.engine.tokenizer.brought if config.tools is None else config.tools
-    tools = speaker.tools if at_hand else {}  # small strangers call them at every word
+    tools = speaker.tools if config.tools else {}  # small strangers call them at every word
+    if config.tools is None and not speaker.engine.tokenizer.brought:
+        # With a table at hand it would look up what it has learned at night, where nobody has written it.
+        tools = {name: tool for name, tool in speaker.tools.items() if name != "lookup"}
     system, temperature, messages, waits = config.system, config.temperature, list[Message](), list[float]()
     while True:
         try:
