@@ -36,7 +36,7 @@ from nightschool.config import UserError
 from nightschool.model.engine import Token
 from nightschool.model.sampling import Sampling
 from nightschool.serve.request import Ask, Refused, read
-from nightschool.serve.speaker import Called, Ended, Said, Speaker, reply
+from nightschool.serve.speaker import AT_HAND, Called, Ended, Said, Speaker, reply
 from nightschool.text.tokenizer import Tokenizer
 
 BODY_LIMIT = 1_000_000  # bytes
@@ -246,12 +246,11 @@ def build_app(speaker: Speaker, default: Sampling, examples: Sequence[dict[str, 
         return JSONResponse({"status": "ok", "model": speaker.name})
 
     async def first_look(request: Request) -> Response:
-        tools = list(speaker.tools)
         look = {
             "model": speaker.name,
             "about": speaker.about,
             "temperature": default.temperature,
-            "tools": tools,
+            "tools": AT_HAND,
         }
         return JSONResponse({**look, "examples": list(examples)})
 

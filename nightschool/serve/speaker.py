@@ -32,6 +32,11 @@ class Tool(NamedTuple):
     run: Callable[[dict[str, Any]], str] | None  # a call, {"name", "arguments"} -> its observation; None: the caller's
 
 
+# What a talk has at hand where nobody says otherwise. Not the look-up: in a table a model looks for what it has learned
+# at night, where nobody has written it.
+AT_HAND = ("calculator",)
+
+
 class TooLong(UserError):
     """The prompt leaves no room for an answer in the model's context."""
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from nightschool.config import Stopped, UserError, at_least
 from nightschool.model.sampling import Sampling
-from nightschool.serve.speaker import Called, Ended, Said, Speaker, Tool, fit, load, reply
+from nightschool.serve.speaker import AT_HAND, Called, Ended, Said, Speaker, Tool, fit, load, reply
 from nightschool.text.document import Message
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what could steer a terminal; \t and \n may pass
@@ -109,8 +109,7 @@ def talk(console: Console, speaker: Speaker, config: Config) -> dict[str, Any]:
     """Read lines and answer them until the input ends -> headline: turns and the median first token in ms."""
     tools = speaker.tools if config.tools else {}  # small strangers call them at every word
     if config.tools is None and not speaker.engine.tokenizer.brought:
-        # With a table at hand it would look up what it has learned at night, where nobody has written it.
-        tools = {name: tool for name, tool in speaker.tools.items() if name != "lookup"}
+        tools = {name: speaker.tools[name] for name in AT_HAND}
     system, temperature, messages, waits = config.system, config.temperature, list[Message](), list[float]()
     while True:
         try:
