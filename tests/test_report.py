@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_marked import AUDITS, EVIL, INCIDENT, rollout
 
 from nightschool import runs
 from nightschool.config import UserError
-from nightschool.stages import figures, marked, report
+from nightschool.stages import report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 MINUS = "\N{MINUS SIGN}"
-EVIL = "<script>alert('x')</script>"
 
 
 class Page(HTMLParser):
@@ -267,32 +267,6 @@ def test_no_life_is_refused(tmp_path: Path) -> None:
         report.main(report.Config(tmp_path))
 
 
-def rollout(outcome: float, *ok: bool, credit: float = 0.1, told: bool = True, **more: Any) -> dict[str, Any]:
-    steps = [{"ok": o, "credit": credit, **more} for o in ok]
-    return {"outcome": outcome, "outcome_credit": (outcome - 0.5) * told, "steps": steps}
-
-
-def test_the_most_telling_rollouts_are_chosen() -> None:
-    late, clean = rollout(0, True, True, False), rollout(1, True)
-    lucky, avoided = rollout(1, False, True), rollout(1, False, credit=-0.5)
-    alike = [rollout(1, True, False, credit=-1, told=False), rollout(0, True, True, True, False, told=False)]
-    chosen = marked.telling([*alike, rollout(0, False), clean, lucky, avoided, rollout(0, True, False), late])
-    assert [r["steps"] for r in chosen] == [avoided["steps"], late["steps"], clean["steps"]]
-    assert chosen[1]["wrong"] == [2]
-
-
-def test_what_was_paid_to_the_wrong_side_is_counted() -> None:
-    lucky = rollout(1, True, False, False, review=0.04)  # outcome and step credit praise all, review hardly
-    lucky["steps"][2]["review"] = -1.0
-    outcome, by_step, by_review = marked.methods_of(lucky)
-    assert [m["key"] for m in (outcome, by_step, by_review)] == ["outcome", "credit", "review"]
-    assert (outcome["praised"], outcome["blamed"]) == (2, 0)
-    assert (by_review["praised"], by_review["blamed"]) == (0, 0)
-    assert [cell["size"] for cell in by_review["cells"]] == [4, 4, 100]
-    blamed = marked.methods_of(rollout(0, True, False))[0]
-    assert (blamed["praised"], blamed["blamed"]) == (0, 1)
-
-
 def test_review_is_told(life: Path) -> None:
     live(life, "review", review={"first_error": score(0.917)}, rollouts=[rollout(0, True, False, text="1", review=0.3)])
     for row in (rows := report.load_lines(life / "review" / "rollouts.jsonl")):
@@ -311,44 +285,6 @@ def test_review_is_told(life: Path) -> None:
         "and 12 came out",
     ):
         assert words in text, words
-
-
-def test_words_for_numbers() -> None:
-    assert [figures.short(x) for x in (12, 690_000, 2_930_000)] == [
-        "12",
-        "690\N{NBSP}thousand",
-        "2.93\N{NBSP}million",
-    ]
-    assert [figures.money(x) for x in (0, 0.0032, 1.5)] == ["$0.00", "0.32\N{NBSP}cents", "$1.50"]
-    assert [figures.pct(x) for x in (0, 0.9144, 1)] == ["0.0", "91.4", "100"]
-
-
-def audited(step: int, text: str, first_error: int | None, judged: bool | None) -> dict[str, Any]:
-    lines = text.split("\n")
-    steps = [first_error is None or i < first_error for i in range(len(lines))]
-    row = {"step": step, "use": "measure", "judged": judged, "right": first_error is None, "question": EVIL}
-    return row | {"text": text, "steps": steps, "first_error": first_error, "feedback": "line 2 should be: 7"}
-
-
-INCIDENT = {"step": 21, "back_to": 10, "why": "gap 0.30, J 0.10", "num_fooled": 2}
-AUDITS = [
-    audited(1, "1\n2", 0, judged=None),  # a first lesson
-    audited(10, "4\n5", 1, judged=True),  # before the policy was kept
-    audited(11, "4\n6\n8", 1, judged=True),
-    audited(15, "4\n6\n8", 1, judged=True),  # said again
-    audited(20, "4\n7\n8", None, judged=False),
-    audited(20, "4\n7\n9", None, judged=True),
-    audited(21, "4\n6", 1, judged=True),  # after it
-]
-
-
-def test_an_incident_by_hand() -> None:
-    found = marked.incident_of(INCIDENT, AUDITS)
-    assert (found["asked"], found["passed"], found["refused"]) == (4, 2, 1)
-    assert [e["lines"] for e in found["examples"]] == [
-        [("4", ""), ("6", "slip"), ("8", "after")],
-        [("4", ""), ("7", ""), ("8", "")],
-    ]
 
 
 def test_where_a_judge_was_wrong_is_told(day: Path) -> None:
@@ -389,14 +325,3 @@ def test_of_many_incidents_three_are_shown(day: Path) -> None:
 def test_a_life_without_a_judge_says_nothing_of_one(life: Path) -> None:
     report.main(report.Config(life, control=life / "none.json"))
     assert "the judge" not in Page((life / "report.html").read_text()).text
-
-
-def test_what_is_bad_is_shaded_by_hand() -> None:
-    """A gap is bad above its bound, J below it: y grows downwards."""
-    above = figures.shade([], 10, -0.5, 0.5, (0.05, 0.5))
-    assert '<rect class="bad" width="100%" y="0.00%" height="45.00%"/>' in above
-    assert 'y1="45.00%"' in above
-    below = figures.shade([(2, 4)], 10, 0, 1, (0, 0.8))
-    assert '<rect class="bad" width="100%" y="20.00%" height="80.00%"/>' in below
-    assert 'y1="20.00%"' in below
-    assert '<rect class="lost" x="20.00%" width="20.00%"' in below
