@@ -14,7 +14,6 @@ from nightschool.world.passages import passage
 from nightschool.world.problem import Problem, Split
 from nightschool.world.stories import story
 from nightschool.world.tools import TOOLS, calculator, lookup
-from nightschool.world.typed import typed
 from nightschool.world.word_problems import LONGEST, word_problem
 
 
@@ -38,7 +37,7 @@ def ask_in_conversation(rng: random.Random, split: Split) -> Problem:
     """As the terminal has it: tools announced, as people type, after other subjects."""
     family = rng.choice((arithmetic, letter_count, word_problem, calculator))
     problem, before = family(rng, split), school.other_subjects(rng, split, tuple(school.SUBJECTS), 0.5)
-    return replace(problem, question=typed(problem.question, rng), before=before.messages, tools=TOOLS)
+    return replace(school.as_typed(problem, rng), before=before.messages, tools=TOOLS)
 
 
 SKILLS: dict[str, Task] = {

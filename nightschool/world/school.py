@@ -45,6 +45,10 @@ def conversation(problems: Sequence[Problem], tools: Sequence[str] = ()) -> Docu
     return Document(messages=tuple(messages), tools=problems[0].tools or tuple(tools))
 
 
+def as_typed(problem: Problem, rng: random.Random) -> Problem:
+    return replace(problem, question=typed(problem.question, rng))
+
+
 def printed(lesson: Lesson) -> Source:
     """A lesson as a page of an exercise book."""
     return lambda rng, progress: page(lesson(rng))
@@ -55,7 +59,7 @@ def spoken(lesson: Lesson, earlier: float = 0.4) -> Source:
     `earlier`. Tools are announced in a third of those that need none, and are left alone."""
 
     def source(rng: random.Random, progress: float) -> Document:
-        problems = [replace(problem, question=typed(problem.question, rng)) for problem in lesson(rng)]
+        problems = [as_typed(problem, rng) for problem in lesson(rng)]
         told = conversation(problems)
         if problems[0].context:
             return replace(told, tools=TOOLS if rng.random() < IDLE else ())
@@ -147,14 +151,10 @@ def sentences(text: str) -> list[str]:
 def asked(family: Callable[[random.Random, Split], Problem]) -> Callable[[random.Random, Split], Document]:
     """A problem as two turns of a conversation."""
 
-    def turns(rng: random.Random, split: Split) -> Document:
-        problem = family(rng, split)
-        return conversation([replace(problem, question=typed(problem.question, rng))])
-
-    return turns
+    return lambda rng, split: conversation([as_typed(family(rng, split), rng)])
 
 
-IDLE = 1 / 3  # those in which tools are announced and not needed
+IDLE = 1 / 3  # conversations without need of tools in which they are announced
 SUBJECTS: dict[str, Callable[[random.Random, Split], Document]] = {
     "talk": talk,
     "joke": asked(joke),
